@@ -22,9 +22,10 @@ func Compile(src Source, names *Names, opts Options) (*Schema, []Warning, error)
 		caveats:     map[string]*Caveat{},
 		permissions: map[*Relation]*PermissionDecl{},
 		relations:   map[*Relation]*RelationDecl{},
+		wildcards:   map[*Relation]AllowedSubject{},
 	}
 	c.program = load(src, opts, &c.report)
-	if !c.syntax { // else what could not be read would seem not to be declared
+	if !c.incomplete { // else what could not be read would seem not to be declared
 		c.declare()
 		c.resolve()
 	}
@@ -53,7 +54,9 @@ type compiler struct {
 	warnings []Warning
 
 	caveats     map[string]*Caveat
-	order       []*Relation // all relations and permissions, in the order of the source
+	types       []string                     // sorted, once asked for
+	wildcards   map[*Relation]AllowedSubject // one of those that the relation allows
+	order       []*Relation                  // all relations and permissions, in the order of the source
 	permissions map[*Relation]*PermissionDecl
 	relations   map[*Relation]*RelationDecl
 }
@@ -137,12 +140,13 @@ func (c *compiler) resolve() {
 }
 
 func (c *compiler) typeNames() []string {
-	out := make([]string, 0, len(c.schema.byType))
-	for name := range c.schema.byType {
-		out = append(out, name)
+	if c.types == nil {
+		for name := range c.schema.byType {
+			c.types = append(c.types, name)
+		}
+		sort.Strings(c.types)
 	}
-	sort.Strings(out)
-	return out
+	return c.types
 }
 
 // definition finds a type that the source refers to, or reports that there is
@@ -173,6 +177,9 @@ func (c *compiler) resolveRelation(r *Relation, d *RelationDecl) {
 		}
 		if a, ok := c.allowed(s); ok {
 			r.Allowed = append(r.Allowed, a)
+			if a.Wildcard {
+				c.wildcards[r] = a
+			}
 		}
 	}
 }
@@ -290,12 +297,10 @@ func (c *compiler) planArrow(r *Relation, e *Expression, out *Expr) *Expr {
 			"name the relations it is made of: `(a + b)->c` is written `a->c + b->c`")
 		return nil
 	}
-	for _, a := range left.Allowed {
-		if a.Wildcard {
-			c.add(e.Pos, e.Name, fmt.Sprintf("relation %s allows %s, and an arrow cannot walk a wildcard",
-				quote(e.Name), quote(a.String())), "use another relation, one without a wildcard, for the arrow")
-			return nil
-		}
+	if a, ok := c.wildcards[left]; ok {
+		c.add(e.Pos, e.Name, fmt.Sprintf("relation %s allows %s, and an arrow cannot walk a wildcard",
+			quote(e.Name), quote(a.String())), "use another relation, one without a wildcard, for the arrow")
+		return nil
 	}
 	out.Tupleset, out.Target = left, e.Target
 	return out
@@ -325,15 +330,10 @@ func (c *compiler) checkWildcards() {
 			continue
 		}
 		for i, a := range r.Allowed {
-			if a.Relation == nil {
-				continue
-			}
-			for _, inner := range a.Relation.Allowed {
-				if inner.Wildcard {
-					c.add(d.Subjects[i].Pos, d.Subjects[i].Type, fmt.Sprintf("%s allows the wildcard %s, which cannot be included by way of relation %s",
-						quote(a.String()), quote(inner.String()), quote(r.Text)), "allow the wildcard in "+quote(r.Text)+" itself, or use a relation without one")
-					break
-				}
+			if inner, ok := c.wildcards[a.Relation]; ok {
+				c.add(d.Subjects[i].Pos, d.Subjects[i].Type, fmt.Sprintf("%s allows the wildcard %s, which cannot be included by way of relation %s",
+					quote(a.String()), quote(inner.String()), quote(r.Text)),
+					"allow the wildcard in "+quote(r.Text)+" itself, or use a relation without one")
 			}
 		}
 	}

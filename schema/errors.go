@@ -164,7 +164,8 @@ func carets(token string) string {
 type report struct {
 	errors Errors
 	seen   map[string]bool
-	syntax bool // something could not be read, so that names may be missing
+	// incomplete: something could not be read, so that names seem not to be declared
+	incomplete bool
 }
 
 func (r *report) add(pos Position, token, message, hint string) {

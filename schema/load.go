@@ -40,8 +40,10 @@ func load(src Source, opts Options, r *report) *program {
 	p := &program{used: map[*DefinitionDecl]bool{}}
 	l.program = p
 	p.root = l.file(src, path.Base(strings.ReplaceAll(src.Name, `\`, "/")))
-	p.expand(r)
-	p.checkFlags(r)
+	if !r.incomplete {
+		p.expand(r)
+		p.checkFlags(r)
+	}
 	return p
 }
 
@@ -73,7 +75,10 @@ func (l *loader) file(src Source, name string) *File {
 }
 
 func (l *loader) importFile(i *Import, from string) {
-	fail := func(message, hint string) { l.report.add(i.Pos, "import", message, hint) }
+	fail := func(message, hint string) {
+		l.report.incomplete = true
+		l.report.add(i.Pos, "import", message, hint)
+	}
 	name := path.Join(path.Dir(from), i.Path)
 	switch {
 	case i.Path == "":
@@ -171,6 +176,7 @@ func (e *expander) statements(d *DefinitionDecl) []Statement {
 	out := make([]Statement, 0, len(d.Statements))
 	names := make(map[string]Position, len(d.Statements))
 	add := func(s Statement, at Position) {
+		e.total++
 		name, pos := declared(s)
 		if first, ok := names[name]; ok {
 			message := fmt.Sprintf("%s is declared twice in %s", quote(name), quote(d.Name))
@@ -184,7 +190,6 @@ func (e *expander) statements(d *DefinitionDecl) []Statement {
 		}
 		names[name] = pos
 		out = append(out, s)
-		e.total++
 	}
 	for _, s := range d.Statements {
 		ref, ok := s.(*PartialRef)
@@ -211,6 +216,7 @@ func (e *expander) statements(d *DefinitionDecl) []Statement {
 // partial returns the statements that a reference stands for.
 func (e *expander) partial(ref *PartialRef) []Statement {
 	fail := func(message, hint string) []Statement {
+		e.report.incomplete = true
 		e.report.add(ref.Pos, "..."+ref.Name, message, hint)
 		return nil
 	}

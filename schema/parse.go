@@ -110,7 +110,7 @@ func (p *parser) accept(s string) bool {
 // fail reports that the next token is not what was wanted. It returns false.
 func (p *parser) fail(wanted, hint string) bool {
 	t := p.tok
-	p.report.syntax = true
+	p.report.incomplete = true
 	if t.kind == invalid {
 		p.report.add(t.pos, t.text, t.problem, t.hint)
 		return false

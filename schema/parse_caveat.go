@@ -32,7 +32,7 @@ func (p *parser) caveat(n Node) Declaration {
 	open := p.advanceToBody()
 	body, ok := p.lex.caveatBody()
 	if !ok {
-		p.report.syntax = true
+		p.report.incomplete = true
 		p.report.add(open.pos, "{", "the expression of caveat "+quote(c.Name)+" never ends",
 			"close its braces and strings")
 		p.lex.skip(len(p.lex.rest()))

@@ -86,6 +86,15 @@ const (
 	// interruptEvery is how many steps of a macro pass between two looks at the
 	// context's cancellation.
 	interruptEvery = 256
+	// maxElements is how many elements a list or map may come to hold, those of
+	// its elements included.
+	maxElements = 1 << 17
+	// sampleEvery is how many rounds of a macro pass between two measurements of
+	// what it gathers.
+	sampleEvery = 64
+	// maxPattern is how many instructions the program of a regular expression may
+	// have: with a context of 64 KiB, matching one takes a second at most.
+	maxPattern = 2000
 	// maxPlans bounds the cost limits for which a caveat keeps a program.
 	maxPlans = 4
 )
@@ -213,7 +222,7 @@ func (c *Caveat) program(limit uint64) (cel.Program, error) {
 			}
 		}
 	}
-	program, err := planProgram(c.ast, limit)
+	program, err := planProgram(c.ast, c.loops, limit)
 	if err != nil {
 		return nil, &CaveatError{Caveat: c.Name, kind: ErrCaveatRuntime, detail: "the expression cannot be evaluated: " + err.Error()}
 	}
@@ -274,6 +283,10 @@ func (c *Caveat) failed(ctx context.Context, err error, limit uint64) error {
 		return &CaveatError{Caveat: c.Name, kind: ErrCaveatCost, detail: fmt.Sprintf(
 			"the expression exceeds the cost limit of %d on this context: "+
 				"send shorter lists and strings, or nest fewer macros", limit)}
+	case errors.As(err, &stopped) && stopped.Cause == interpreter.MemoryLimitExceeded:
+		return &CaveatError{Caveat: c.Name, kind: ErrCaveatCost, detail: fmt.Sprintf(
+			"a list or map grows beyond %d elements on this context: "+
+				"send shorter lists, or gather less with map()", maxElements)}
 	case errors.Is(err, interpreter.InterruptError{}):
 		cause := context.Cause(ctx)
 		if cause == nil {

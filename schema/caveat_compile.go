@@ -11,6 +11,7 @@ import (
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/types"
 )
 
 // baseEnv knows everything but the parameters. Its checker is built once;
@@ -22,6 +23,7 @@ var baseEnv = sync.OnceValue(func() *cel.Env {
 		cel.CrossTypeNumericComparisons(true),
 		// The schema's own limit bounds an expression, in bytes.
 		cel.ParserExpressionSizeLimit(-1),
+		cel.RegexProgramSizeLimit(maxPattern),
 	)
 	env, err := cel.NewEnv(options...)
 	if err != nil {
@@ -112,14 +114,23 @@ func (c *Caveat) compileParams() ([]cel.EnvOption, *caveatError) {
 // planProgram plans an expression for one cost limit. Optimising compiles
 // constant patterns and fails on a broken one; such an expression is legal, and
 // fails when it gets there.
-func planProgram(checked *cel.Ast, limit uint64) (cel.Program, error) {
+//
+// Only loops can make a value much larger than its context, by doubling lists
+// in place: cost is counted after an operation, too late to stop one over such
+// a value. So loops also have the size of their values watched.
+func planProgram(checked *cel.Ast, loops bool, limit uint64) (cel.Program, error) {
 	options := func(eval cel.EvalOption) []cel.ProgramOption {
-		return []cel.ProgramOption{
+		o := []cel.ProgramOption{
 			cel.EvalOptions(eval, cel.OptPartialEval, cel.OptTrackCost),
 			cel.CostTracking(callCosts{}),
 			cel.CostLimit(limit),
-			cel.InterruptCheckFrequency(interruptEvery),
 		}
+		if loops {
+			o = append(o, cel.InterruptCheckFrequency(interruptEvery), cel.EvalOptions(eval, cel.OptPartialEval,
+				cel.OptTrackCost, cel.OptTrackMemory), cel.MemoryTracking(types.MemoryTrackerSampleInterval(sampleEvery)),
+				cel.MemoryLimit(maxElements))
+		}
+		return o
 	}
 	program, err := baseEnv().Program(checked, options(cel.OptOptimize)...)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"reflect"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
@@ -119,7 +120,9 @@ func isSubtreeOf(sub, tree ref.Val) ref.Val {
 	return types.True
 }
 
-// callCosts prices our own functions; nil leaves a call to the usual price.
+// callCosts prices our own functions, and comparisons of lists and maps by all
+// that they hold, where CEL counts only their length; nil leaves a call to the
+// usual price.
 type callCosts struct{}
 
 // CallCost implements cost.ActualCostEstimator.
@@ -127,6 +130,12 @@ func (callCosts) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64
 	switch function {
 	case "isSubtreeOf":
 		n := treeSize(args[0])
+		return &n
+	case operators.Equals, operators.NotEquals, operators.In:
+		if !aggregate(args[0]) && (function != operators.In || !nested(args[1])) {
+			return nil
+		}
+		n := treeSize(args[1])
 		return &n
 	case "in_cidr":
 		n := uint64(1)
@@ -136,6 +145,24 @@ func (callCosts) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64
 		return &n
 	}
 	return nil
+}
+
+// aggregate reports whether v is a list or a map.
+func aggregate(v ref.Val) bool {
+	switch v.(type) {
+	case traits.Mapper, traits.Lister:
+		return true
+	}
+	return false
+}
+
+// nested reports whether v is a list that starts with a list or map.
+func nested(v ref.Val) bool {
+	list, ok := v.(traits.Lister)
+	if !ok || list.Size() == types.IntZero {
+		return false
+	}
+	return aggregate(list.Get(types.IntZero))
 }
 
 // treeSize counts the values in v, itself included: each may be compared once.

@@ -47,7 +47,8 @@ type Comment struct {
 	Pos         Position
 	Text        string
 	BlankBefore bool // a blank line stands before it
-	trailing    bool // follows a token on its line, and a line break follows it
+	sameLine    bool // on the line on which the token before it ends, wholly
+	trailing    bool // sameLine, and a line break stands between it and the next token
 }
 
 // IsDoc reports whether c is a doc comment: `/** … */`.
@@ -107,7 +108,7 @@ func (l *lexer) next() token {
 				return problem
 			}
 			comment.BlankBefore = linesBeforeToken > 1
-			comment.trailing = lines == 0 && !strings.Contains(comment.Text, "\n")
+			comment.sameLine = lines == 0 && !strings.Contains(comment.Text, "\n")
 			comments = append(comments, comment)
 			lines += strings.Count(comment.Text, "\n")
 			linesBeforeToken = 0
@@ -115,10 +116,8 @@ func (l *lexer) next() token {
 		}
 		break
 	}
-	if lines == 0 {
-		for i := range comments {
-			comments[i].trailing = false
-		}
+	for i := range comments {
+		comments[i].trailing = comments[i].sameLine && lines > 0
 	}
 	t := l.scan()
 	t.comments, t.blank = comments, linesBeforeToken > 1

@@ -112,7 +112,9 @@ func (l *expressionLint) expression(e *Expression) {
 	if e.Operator == NoOperator {
 		return
 	}
-	l.mixed(e)
+	if e.Parens || e == l.decl.Expression { // else the expression around it says it
+		l.mixed(e)
+	}
 	seen := map[string]bool{}
 	var first string
 	for i, o := range e.Operands {
@@ -210,10 +212,10 @@ func (c *compiler) lintArrowsOf(r *Relation, d *PermissionDecl, e *Expression, l
 	}
 	switch {
 	case having == 0:
-		c.warn(d, e.TargetPos, e.Target, "arrow-to-nothing", fmt.Sprintf("no type of relation %s has %s: %s lacks it",
+		c.warn(d, e.TargetPos, e.Target, "arrow-to-nothing", fmt.Sprintf("no type of relation %s has %s: no relation or permission of that name in %s",
 			quote(e.Name), quote(e.Target), strings.Join(lacking, ", ")), "the arrow gives nobody; correct the name or add it to the type")
 	case len(lacking) > 0:
-		c.warn(d, e.TargetPos, e.Target, "arrow-to-some", fmt.Sprintf("not every type of relation %s has %s: %s lacks it",
+		c.warn(d, e.TargetPos, e.Target, "arrow-to-some", fmt.Sprintf("not every type of relation %s has %s: no relation or permission of that name in %s",
 			quote(e.Name), quote(e.Target), strings.Join(lacking, ", ")), "subjects of such a type give nobody; if that is meant, say so with `// ignore-warning: arrow-to-some`")
 	}
 	if len(usersets) > 0 {

@@ -421,6 +421,9 @@ func (p *parser) operandComments(trailing *[]Comment) []Comment {
 // separatorComments reads the symbol between two operands. The comments before
 // it that stand on lines of their own are returned, the others go to trailing.
 func (p *parser) separatorComments(trailing *[]Comment) []Comment {
+	for i := range p.tok.comments {
+		p.tok.comments[i].trailing = p.tok.comments[i].sameLine
+	}
 	leading := p.operandComments(trailing)
 	p.advance()
 	return leading

@@ -152,7 +152,12 @@ func (p *parser) settleComments(e *Expression) {
 	for _, o := range e.Operands {
 		o.Leading = append(o.Leading, takeInner(o, nil)...)
 	}
-	p.stray = append(p.stray, e.Leading...)
+	if len(e.Operands) > 0 {
+		first := e.Operands[0]
+		first.Leading = append(e.Leading, first.Leading...)
+	} else {
+		p.stray = append(p.stray, e.Leading...)
+	}
 	p.stray = append(p.stray, e.Trailing...)
 	e.Leading, e.Trailing = nil, nil
 }

@@ -1,9 +1,12 @@
 package schema
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/pembadb/pemba/tuple"
 )
 
 // DefaultMaxBytes is the largest schema, all imported files together, unless
@@ -268,7 +271,11 @@ func (p *parser) name(what string, valid func(string) error) (string, Position, 
 	}
 	name := p.path()
 	if err := valid(name); err != nil {
-		p.report.add(t.pos, name, fmt.Sprintf("%s cannot be the name of a %s", quote(name), what), err.Error())
+		hint := err.Error()
+		if e := (*tuple.Error)(nil); errors.As(err, &e) {
+			hint = "a name " + e.Reason
+		}
+		p.report.add(t.pos, name, fmt.Sprintf("%s cannot be the name of a %s", quote(name), what), hint)
 	}
 	return name, t.pos, true
 }
@@ -290,7 +297,7 @@ func (p *parser) definition(n Node, partial bool) Declaration {
 	d := &DefinitionDecl{Node: n, Partial: partial}
 	what := p.advance().text
 	var ok bool
-	if d.Name, d.NamePos, ok = p.name(what, validType); !ok {
+	if d.Name, d.NamePos, ok = p.name(what, tuple.CheckType); !ok {
 		return nil
 	}
 	if !p.expect("{", "a "+what+" has braces, also when it is empty: `"+what+" "+d.Name+" {}`") {
@@ -433,7 +440,7 @@ func (p *parser) validRelation(name string) error {
 	if name == "self" && p.file.flags[flagSelf] {
 		return fmt.Errorf("`use self` makes `self` a keyword in this file; choose another name")
 	}
-	return validRelation(name)
+	return tuple.CheckRelation(name)
 }
 
 // subject reads one alternative of a relation's type.

@@ -5,14 +5,16 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/pembadb/pemba/tuple"
 )
 
-// validCaveat reports why a text cannot name a caveat: the rule is that of types.
+// validCaveat reports why a text cannot name a caveat in this file.
 func (p *parser) validCaveat(name string) error {
 	if name == flagExpiration && p.file.flags[flagExpiration] {
 		return fmt.Errorf("`use expiration` makes `expiration` a keyword in this file; choose another name")
 	}
-	return validType(name)
+	return tuple.CheckCaveatName(name)
 }
 
 func (p *parser) caveat(n Node) Declaration {

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// gaps draws the white space and comments between two tokens.
+// gap draws the white space and comments between two tokens.
 func gap(t *rapid.T) string {
 	return rapid.SampledFrom([]string{" ", " ", " ", "\n", "\t", "\n\n\n", " // note\n", " /* aside */ ", "\n/** doc */\n",
 		"\n// one\n\n// two\n", "/* two\n lines */", "\r\n"}).Draw(t, "gap")
@@ -103,7 +103,7 @@ func planText(s *Schema) string {
 	return b.String()
 }
 
-// commentWords counts the comments of a source, whatever their layout.
+// commentCount counts the comments of a source, whatever their layout.
 func commentCount(s string) int { return strings.Count(s, "//") + strings.Count(s, "/*") }
 
 func TestFormattingIsIdempotentAndKeepsMeaningAndComments(t *testing.T) {

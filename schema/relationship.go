@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/pembadb/pemba/tuple"
 )
 
 // The ways in which a relationship does not fit a schema. Match them with
@@ -40,9 +42,17 @@ func (k RelationshipKind) subject() string {
 	return subjectText(k.SubjectType, k.SubjectRelation, k.Wildcard, k.Caveat, k.Expiration)
 }
 
+// KindOf gives the kind of a relationship.
+func KindOf(r tuple.Relationship) RelationshipKind {
+	return RelationshipKind{Type: r.Object.Type, Relation: r.Relation, SubjectType: r.Subject.Type, SubjectRelation: r.Subject.Relation,
+		Wildcard: r.Subject.IsWildcard(), Caveat: r.Caveat.Name, Expiration: !r.Expiration.IsZero()}
+}
+
 // RelationshipError tells why a relationship does not fit a schema.
 type RelationshipError struct {
-	Relationship string // its text without the caveat context, which may hold secrets
+	// Relationship is its text without the caveat context, which may hold
+	// secrets; for a kind, [RelationshipKind.String].
+	Relationship string
 	Message      string // what is wrong
 	Hint         string // what to do
 
@@ -57,6 +67,17 @@ func (e *RelationshipError) Error() string {
 // Unwrap returns the sentinel that e matches, or the error of the caveat
 // context.
 func (e *RelationshipError) Unwrap() error { return e.cause }
+
+// CheckRelationship reports whether the schema can hold a well-formed
+// relationship, by the rules of [Schema.CheckKind]. The error is a
+// [*RelationshipError].
+func (s *Schema) CheckRelationship(r tuple.Relationship) error {
+	err := s.CheckKind(KindOf(r), r.Caveat.Context)
+	if e, ok := err.(*RelationshipError); ok {
+		e.Relationship = r.Key.String()
+	}
+	return err
+}
 
 // CheckKind reports whether the schema can hold relationships of a kind, with
 // this caveat context (a JSON object, or empty): type and relation exist, the
@@ -133,7 +154,7 @@ func (s *Schema) notAllowed(relation *Relation, k RelationshipKind, fail func(ca
 // has lost a parameter or changed the type of one, so that stored contexts may
 // not fit. An empty list means that every stored relationship still fits, and
 // that nothing need be read. Otherwise it is enough to read what the listed
-// types and relations hold and to ask [Schema.CheckKind] of s about each. A
+// types and relations hold and to ask [Schema.CheckRelationship] of s about each. A
 // nil old holds nothing.
 func (s *Schema) Orphans(old *Schema) []RelationshipKind {
 	if old == nil {

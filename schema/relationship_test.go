@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/pembadb/pemba/tuple"
 )
 
 const relationshipSchema = `use expiration
@@ -93,5 +95,41 @@ func TestOrphansAreWhatANewSchemaPerhapsCannotHold(t *testing.T) {
 	}
 	if got := old.Orphans(nil); got != nil {
 		t.Errorf("orphans of nothing: %v", got)
+	}
+}
+
+func TestCheckRelationshipNamesTheRelationshipButNotItsContext(t *testing.T) {
+	s := mustCompile(t, relationshipSchema)
+	for text, want := range map[string]string{
+		"document:1#viewer@user:ada":                                           "",
+		`document:1#viewer@user:*[weekday:{"day":"monday"}]`:                   "",
+		"document:1#viewer@group:a#member[expiration:2040-01-01T00:00:00Z]":    "",
+		"document:1#viewer@user:ada[weekday][expiration:2040-01-01T00:00:00Z]": "",
+		"document:1#viewer@user:*":                                             "relationship `document:1#viewer@user:*`: relation `viewer` of `document` does not allow `user:*`",
+		`document:1#view@user:*[weekday:{"day":"secret"}]`:                     "relationship `document:1#view@user:*`: `view` is a permission",
+		`document:1#viewer@user:*[weekday:{"day":["secret"]}]`:                 "relationship `document:1#viewer@user:*`: caveat `weekday`",
+	} {
+		r, err := tuple.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.CheckRelationship(r)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "secret")) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+func BenchmarkCheckRelationship(b *testing.B) {
+	s := mustCompile(b, relationshipSchema)
+	r, err := tuple.Parse("document:1#viewer@user:ada")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := s.CheckRelationship(r); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

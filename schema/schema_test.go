@@ -242,7 +242,7 @@ func TestTheLimitOfBytesCountsImports(t *testing.T) {
 	}
 }
 
-// TestTheSchemaOfGithubOrgsCompilesAsExpected reads a schema as teams write it.
+// The schema is that of teams, repositories and grants of public organisations.
 func TestASchemaFromPracticeIsAlreadyCanonical(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("testdata", "organizations.zed"))
 	if err != nil {
@@ -260,7 +260,7 @@ func TestASchemaFromPracticeIsAlreadyCanonical(t *testing.T) {
 	}
 }
 
-// TestSharedData reads larger files where they are at hand.
+// It reads larger files, where they are at hand.
 func TestValidationFilesAtHandCompile(t *testing.T) {
 	dir := os.Getenv("PEMBA_TEST_DATA")
 	if dir == "" {

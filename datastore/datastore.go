@@ -1,0 +1,373 @@
+// Package datastore holds the nouns of Pemba's history (store, revision,
+// zookie, change, head, consistency) and the joints around it: a [Log] keeps
+// rows and history and judges nothing; a [Datastore] judges writes and answers
+// at a consistency; a [Snapshot] is a store at one revision.
+package datastore
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+
+	"github.com/pembadb/pemba/schema"
+	"github.com/pembadb/pemba/tuple"
+)
+
+// Revision is a position in a store's history: 1, 2, 3, … Zero is before the
+// first change.
+type Revision uint64
+
+// StoreID names a store for ever; it is never reused.
+type StoreID uint64
+
+// Stores that every datastore has from the start.
+const (
+	System  StoreID = 1 // holds the history of stores and tokens
+	Default StoreID = 2 // the store named "default"
+)
+
+// Hash chains a change to the one before.
+type Hash [32]byte
+
+// Incarnation is drawn at creation and at every restore of a store, so that two
+// lines of history are never taken for one another.
+type Incarnation [8]byte
+
+// Head is where a store's history ends.
+type Head struct {
+	Incarnation Incarnation
+	Revision    Revision
+	Floor       Revision // oldest revision that can be read directly
+	Hash        Hash     // of the change at Revision
+	Time        time.Time
+}
+
+// Anchor is what trimmed history leaves: the last revision cut off and its hash.
+type Anchor struct {
+	Revision Revision
+	Hash     Hash
+}
+
+// Kind tells what an [Operation] does. The values are stored; never renumber.
+type Kind uint8
+
+const (
+	Create      Kind = 1
+	Touch       Kind = 2
+	Delete      Kind = 3
+	Expire      Kind = 4 // swept after its expiration
+	ApplySchema Kind = 5
+	CreateStore Kind = 6 // in the history of System only, as are the next ones
+	DeleteStore Kind = 7
+	CreateToken Kind = 8
+	RevokeToken Kind = 9
+)
+
+// Operation is one step of a change. Which fields are set follows from Kind.
+type Operation struct {
+	Kind Kind
+	// Relationship is what was created or touched, or what stood before it was
+	// deleted or expired.
+	Relationship tuple.Relationship
+	// Previous is what a Touch replaced; nil if nothing stood there.
+	Previous *tuple.Relationship
+	Schema   *SchemaText
+	Store    *Store
+	Token    *Token
+}
+
+// SchemaText is a schema as applied, with the names it adds to the store's
+// table; names take the ids that follow the highest so far, in order.
+type SchemaText struct {
+	Text  string
+	Hash  [32]byte
+	Names []string
+}
+
+// Store is a tenant. Created is set when read, not stored.
+type Store struct {
+	ID      StoreID
+	Name    string
+	Created time.Time
+}
+
+// Token is an API token; its secret is known only by its hash.
+type Token struct {
+	Name    string
+	Role    string
+	Store   string // store name; empty for all
+	Hash    [32]byte
+	Created time.Time
+	Actor   string // who made it
+}
+
+// Change is one entry of a store's history.
+type Change struct {
+	Revision   Revision
+	Time       time.Time // UTC, microseconds; never decreases
+	Actor      string
+	Reason     string
+	RequestID  string
+	BodyDigest [32]byte // digest of the request, to tell a retry from a reuse of its id
+	Operations []Operation
+	Hash       Hash
+}
+
+// Entry is a change as a Log keeps it: the bytes that are hashed, and the
+// operations decoded from them, so that the Log can keep its rows.
+type Entry struct {
+	Revision  Revision
+	RequestID string
+	Header    []byte // stored bytes, hashed; holds the digest of Payload
+	Payload   []byte
+	Hash      Hash
+	// Time and Operations are decoded from Header and Payload; a Log uses them in
+	// Update and leaves them empty in what it returns.
+	Time       time.Time
+	Operations []Operation
+}
+
+// Row is a relationship as a Log keeps it.
+type Row struct {
+	tuple.Relationship
+	Created Revision
+}
+
+// RowQuery asks for relationship rows at one revision.
+type RowQuery struct {
+	Filter tuple.Filter
+	// BySubject orders rows by [tuple.Key.CompareBySubject] instead of
+	// [tuple.Key.Compare].
+	BySubject bool
+	// After, if not nil, starts behind that key in the query's order.
+	After *tuple.Key
+	// Limit bounds the rows; zero is no bound.
+	Limit int
+}
+
+// Tail is what a judge sees while the head is held.
+type Tail struct {
+	Head Head
+	// Changes are those after the judge's own head, up to Head.
+	Changes []Entry
+	// Request returns the entry committed under a request id.
+	Request func(id string) (Entry, bool, error)
+}
+
+// Errors that Logs and Datastores wrap; test with errors.Is.
+var (
+	ErrForked    = errors.New("the history is another line than the one known")
+	ErrCompacted = errors.New("the revision is older than what is kept")
+	ErrAhead     = errors.New("the revision is beyond the head")
+	ErrNoStore   = errors.New("the store does not exist")
+	ErrAmbiguous = errors.New("the commit may or may not have happened")
+	ErrClosed    = errors.New("the datastore is closed")
+	ErrCorrupt   = errors.New("stored bytes are damaged")
+)
+
+// Log keeps the rows and the history of stores, and judges nothing. All methods
+// are safe for concurrent use. A store of which the Log has no line of history
+// gives ErrNoStore.
+type Log interface {
+	// Head returns where the history ends.
+	Head(ctx context.Context, store StoreID) (Head, error)
+	// After returns the head and up to limit entries that follow revision from, in
+	// order. ErrCompacted if the entry from+1 was trimmed, ErrAhead if from is
+	// beyond the head.
+	After(ctx context.Context, store StoreID, from Revision, limit int) (Head, []Entry, error)
+	// Update holds the head, calls judge with what follows have, and commits the
+	// entries it returns, all or none, durably, with the rows their operations
+	// imply. No entries: nothing is written. ErrForked if have is not on the
+	// store's line. ErrAmbiguous if the outcome is unknown.
+	Update(ctx context.Context, store StoreID, have Head, judge func(Tail) ([]Entry, error)) (Head, error)
+	// Rows calls f for each row that lives at revision and matches q, in q's order,
+	// until f returns false. ErrCompacted below the floor, ErrAhead beyond the
+	// head.
+	Rows(ctx context.Context, store StoreID, at Revision, q RowQuery, f func(Row) bool) error
+	// Schema returns the schema in force at revision; nil if none was applied.
+	Schema(ctx context.Context, store StoreID, at Revision) (*SchemaText, error)
+	// Names returns the store's name table at its head: id 1 first.
+	Names(ctx context.Context, store StoreID) ([]string, error)
+	// Anchor returns the anchor of trimmed history; zero if nothing was trimmed.
+	Anchor(ctx context.Context, store StoreID) (Anchor, error)
+	// SetFloor raises the floor, in a transaction of its own; lower is ignored.
+	SetFloor(ctx context.Context, store StoreID, floor Revision) error
+	// Collect removes up to limit rows that were deleted at or below the floor and
+	// returns how many.
+	Collect(ctx context.Context, store StoreID, limit int) (int, error)
+	// Trim removes the entries up to and including upTo, which must not lie above
+	// the floor, and leaves an anchor.
+	Trim(ctx context.Context, store StoreID, upTo Revision) error
+	// CreateLine starts a line of history at revision 0; an existing one is left
+	// as it is. DropLine removes a store with everything in it.
+	CreateLine(ctx context.Context, store StoreID, incarnation Incarnation) error
+	DropLine(ctx context.Context, store StoreID) error
+	// Lines returns the stores that have a line of history.
+	Lines(ctx context.Context) ([]StoreID, error)
+	Close() error
+}
+
+// Level is one of the four consistency levels.
+type Level uint8
+
+const (
+	MinimizeLatency Level = iota
+	AtLeastAsFresh
+	AtExactSnapshot
+	FullyConsistent
+)
+
+// Consistency is the revision a question is answered at.
+type Consistency struct {
+	Level  Level
+	Zookie string // for AtLeastAsFresh and AtExactSnapshot
+}
+
+// ID is an object in the dictionary of one Reader; zero is none. A Reader gives
+// no id from FirstForeignID on; questions use those for objects it lacks.
+type ID uint32
+
+const FirstForeignID ID = 1 << 31
+
+// Edge is a relationship in a Reader's ids.
+type Edge struct {
+	Object          ID
+	Relation        schema.Name
+	Subject         ID          // the wildcard of a type is an object with id "*"
+	SubjectRelation schema.Name // zero: none
+	Caveat          string      // name, or empty
+	Context         string      // written context, canonical JSON, or empty
+	Expiration      int64       // Unix microseconds, or zero
+}
+
+// Query asks a Reader for edges. Object or Subject must be set.
+type Query struct {
+	Object   ID
+	Relation schema.Name // zero: any
+	Subject  ID          // zero: any
+	// SubjectRelation with Subject set: exactly that (zero: none), unless
+	// AnySubjectRelation. With Subject zero: ignored.
+	SubjectRelation    schema.Name
+	AnySubjectRelation bool
+	// UsersetsOnly, with Object set and Subject zero, leaves out subjects that
+	// have no relation.
+	UsersetsOnly bool
+}
+
+// Reader reads edges. Those already expired are among them: who asks knows the
+// time. An id that the Reader did not give has no edges.
+type Reader interface {
+	// ID returns the id of an object; false if no relationship mentions it.
+	ID(o tuple.Object) (ID, bool)
+	Object(id ID) tuple.Object
+	// Type is the name of an object's type.
+	Type(id ID) schema.Name
+	// Width is how many queries one Read should gather: 1 in memory.
+	Width() int
+	// Read calls f for each edge that query q asks for, in any order, until f
+	// returns false, which ends that query only.
+	Read(ctx context.Context, qs []Query, f func(q int, e Edge) bool) error
+}
+
+// Snapshot is a store at one revision. It is immutable and safe for concurrent
+// use.
+type Snapshot interface {
+	Reader
+	Store() StoreID
+	Head() Head
+	Zookie() string
+	// Schema is nil while none was applied.
+	Schema() *schema.Schema
+	// Rows reads relationships for listing, at this revision; expired ones are
+	// left out as of now.
+	Rows(ctx context.Context, q RowQuery, now time.Time, f func(Row) bool) error
+	Close()
+}
+
+// Precondition must hold for a request to be carried out.
+type Precondition struct {
+	Filter    tuple.Filter
+	MustMatch bool // false: must not match
+}
+
+// Update is one step of a Request.
+type Update struct {
+	Kind         Kind // Create, Touch or Delete
+	Relationship tuple.Relationship
+}
+
+// Set replaces all subjects of one relation of one object.
+type Set struct {
+	Object        tuple.Object
+	Relation      string
+	Relationships []tuple.Relationship
+}
+
+// SchemaUpdate applies a schema text that stands alone.
+type SchemaUpdate struct {
+	Text string
+	// Expected, if not nil, is the Hash of the schema it must replace.
+	Expected *[32]byte
+}
+
+// Request is one write: it becomes one change, or none.
+type Request struct {
+	ID            string // request id; generated where empty
+	Actor         string
+	Reason        string
+	Preconditions []Precondition
+	Updates       []Update
+	Sets          []Set
+	Schema        *SchemaUpdate
+	// DeleteWhere deletes everything that matches, up to DeleteLimit (zero: no
+	// limit); Outcome.More tells whether anything is left.
+	DeleteWhere *tuple.Filter
+	DeleteLimit int
+	// Stores and tokens; for the store System only.
+	CreateStore *Store
+	DeleteStore string
+	CreateToken *Token
+	RevokeToken string
+}
+
+// Outcome is what a Request did.
+type Outcome struct {
+	Zookie   string
+	Revision Revision
+	Time     time.Time
+	// Created, Touched and Deleted count relationships.
+	Created, Touched, Deleted int
+	More                      bool
+	// Repeated tells that the request id was committed before with the same body,
+	// and the outcome is that of then.
+	Repeated bool
+	Warnings []schema.Warning
+	Store    *Store
+}
+
+// Datastore answers for stores. keeper.Open makes one over a Log.
+type Datastore interface {
+	// At returns a snapshot at a consistency. ErrNoStore, ErrForked, ErrAhead,
+	// ErrCompacted; the caller closes the snapshot.
+	At(ctx context.Context, store StoreID, c Consistency) (Snapshot, error)
+	// Write judges and commits one request.
+	Write(ctx context.Context, store StoreID, r Request) (Outcome, error)
+	// History yields the changes from revision from (1 is the first) to the head,
+	// in order; ErrCompacted if from was trimmed.
+	History(ctx context.Context, store StoreID, from Revision) iter.Seq2[Change, error]
+	// Wait returns when the head is beyond revision, with the head.
+	Wait(ctx context.Context, store StoreID, beyond Revision) (Head, error)
+	// Zookie checks a zookie against a store and returns its revision.
+	Zookie(ctx context.Context, store StoreID, zookie string) (Revision, error)
+	// Stores and StoreByName read the registry of stores.
+	Stores(ctx context.Context) ([]Store, error)
+	StoreByName(ctx context.Context, name string) (Store, error)
+	// Tokens reads the tokens in force; TokenByHash finds one.
+	Tokens(ctx context.Context) ([]Token, error)
+	TokenByHash(ctx context.Context, hash [32]byte) (Token, bool, error)
+	// Verify walks the hash chain and returns the head, or ErrCorrupt naming the
+	// first broken revision.
+	Verify(ctx context.Context, store StoreID) (Head, error)
+	Close() error
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/pembadb/pemba/proto/pemba/v1"
+)
+
+// roles, as the command line names them.
+var roles = []string{"checker", "reader", "writer", "schema-admin", "provisioner", "auditor", "admin"}
+
+func roleText(r pb.Role) string {
+	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(r.String(), "ROLE_")), "_", "-")
+}
+
+func parseRole(text string) (pb.Role, error) {
+	if !slices.Contains(roles, text) {
+		return 0, usagef("--role %q is none; write one of %s", text, strings.Join(roles, ", "))
+	}
+	return pb.Role(pb.Role_value["ROLE_"+strings.ToUpper(strings.ReplaceAll(text, "-", "_"))]), nil
+}
+
+func (a *app) tokenCommand() *cobra.Command {
+	return group("token", "Make, list and revoke the tokens of callers",
+		a.tokenCreateCommand(), a.tokenListCommand(), a.tokenRevokeCommand())
+}
+
+// tokenJSON is a token as JSON. Secret is there only when the token was made.
+type tokenJSON struct {
+	Token   string `json:"token"`
+	Role    string `json:"role"`
+	Store   string `json:"store,omitempty"` // absent: all
+	Created string `json:"created,omitempty"`
+	Creator string `json:"creator,omitempty"`
+	Secret  string `json:"secret,omitempty"`
+}
+
+func tokenDocument(t *pb.Token) tokenJSON {
+	j := tokenJSON{Token: t.GetName(), Role: roleText(t.GetRole()), Store: t.GetStore(), Creator: t.GetCreator()}
+	if t.GetCreated() != nil {
+		j.Created = clock(t.GetCreated().AsTime())
+	}
+	return j
+}
+
+func (a *app) tokenCreateCommand() *cobra.Command {
+	var id, reason, role string
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "create NAME --role ROLE",
+		Short: "Make a token and print its secret, this once",
+		Long: `Make a token for one store (--store) or all (--all-stores). Its name is the actor
+in the history. The secret goes to standard output, alone, and is kept nowhere.`,
+		Example: `  pemba token create web-shop --role checker
+  pemba token create backup --role reader --all-stores > backup.token`,
+		Args: takes("NAME"),
+	}
+	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
+		if role == "" {
+			return usagef("--role is needed: one of %s", strings.Join(roles, ", "))
+		}
+		r, err := parseRole(role)
+		if err != nil {
+			return err
+		}
+		request := &pb.CreateTokenRequest{Store: c.store, Name: args[0], Role: r, RequestId: id, Reason: reason}
+		if all {
+			if cmd.Flags().Changed("store") {
+				return usagef("--store and --all-stores exclude each other; give one")
+			}
+			request.Store, request.AllStores = "", true
+		}
+		made, err := c.tokens.CreateToken(ctx, request)
+		if err != nil {
+			return err
+		}
+		if a.json() {
+			j := tokenDocument(made.Token)
+			j.Secret = made.Secret
+			return document(a.out, j)
+		}
+		fmt.Fprintf(a.err, "token %s, %s of %s; keep its secret, it is shown this once:\n",
+			made.Token.GetName(), roleText(made.Token.GetRole()), scope(made.Token.GetStore()))
+		a.printf("%s\n", made.Secret)
+		return nil
+	})
+	f := cmd.Flags()
+	f.StringVar(&role, "role", "", "what the token allows: "+strings.Join(roles, ", "))
+	f.BoolVar(&all, "all-stores", false, "the token is for all stores, those made later included")
+	suggest(cmd, "role", roles...)
+	addRequest(f, &id, &reason)
+	return a.remote(cmd, true, false)
+}
+
+func (a *app) tokenListCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the tokens, without their secrets",
+		Long:  "List the tokens, without their secrets; with --store those that are valid for it.",
+		Args:  takes(),
+	}
+	cmd.RunE = a.call(func(ctx context.Context, c *connection, _ []string) error {
+		request := &pb.ListTokensRequest{Consistency: c.at}
+		if cmd.Flags().Changed("store") {
+			request.Store = proto.String(c.store)
+		}
+		var rows [][]string
+		for {
+			r, err := c.tokens.ListTokens(ctx, request)
+			if err != nil {
+				return err
+			}
+			for _, t := range r.Tokens {
+				j := tokenDocument(t)
+				if !a.json() {
+					rows = append(rows, []string{j.Token, j.Role, strings.TrimPrefix(scope(j.Store), "store "), j.Created, j.Creator})
+				} else if err := document(a.out, j); err != nil {
+					return err
+				}
+			}
+			if r.Complete || r.Cursor == "" {
+				break
+			}
+			request.Cursor = r.Cursor
+		}
+		if !a.json() {
+			a.table([]string{"TOKEN", "ROLE", "STORE", "CREATED", "BY"}, rows)
+		}
+		return nil
+	})
+	return a.remote(cmd, true, true)
+}
+
+func (a *app) tokenRevokeCommand() *cobra.Command {
+	var id, reason string
+	cmd := &cobra.Command{
+		Use:   "revoke NAME",
+		Short: "Make a token invalid, for good",
+		Args:  takes("NAME"),
+	}
+	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
+		r, err := c.tokens.RevokeToken(ctx, &pb.RevokeTokenRequest{Name: args[0], RequestId: id, Reason: reason})
+		if err != nil {
+			return err
+		}
+		if a.json() {
+			return document(a.out, struct {
+				Token  string `json:"token"`
+				Zookie string `json:"zookie"`
+			}{args[0], r.Zookie})
+		}
+		a.printf("token %s is revoked\n", args[0])
+		return nil
+	})
+	addRequest(cmd.Flags(), &id, &reason)
+	return a.remote(cmd, false, false)
+}

@@ -80,9 +80,11 @@ type Operation struct {
 // SchemaText is a schema as applied, with the names it adds to the store's
 // table; names take the ids that follow the highest so far, in order.
 type SchemaText struct {
-	Text  string
-	Hash  [32]byte
-	Names []string
+	Text string
+	Hash [32]byte
+	// PreviousHash is that of the schema it replaced; zero for the first.
+	PreviousHash [32]byte
+	Names        []string
 }
 
 // Store is a tenant. Created is set when read, not stored.
@@ -96,7 +98,8 @@ type Store struct {
 type Token struct {
 	Name    string
 	Role    string
-	Store   string // store name; empty for all
+	Store   string  // store name; empty for all
+	StoreID StoreID // zero for all
 	Hash    [32]byte
 	Created time.Time
 	Actor   string // who made it

@@ -113,7 +113,7 @@ relationships from standard input, one a line.`,
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
 		if len(args)+len(deletes) == 0 {
-			return usagef("pemba relationship write takes RELATIONSHIP..., none was given")
+			return usagef("relationship write takes RELATIONSHIP..., none was given")
 		}
 		written, err := a.relationshipArguments(args)
 		if err != nil {
@@ -281,7 +281,7 @@ of whatever number, in as many changes as it takes.
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
 		byFilter := pattern != "" || filter != filterFlags{}
 		if byFilter == (len(args) > 0) {
-			return usagef("pemba relationship delete takes either RELATIONSHIP... or --filter PATTERN")
+			return usagef("relationship delete takes either RELATIONSHIP... or --filter PATTERN")
 		}
 		if byFilter {
 			return a.deleteByFilter(ctx, c, pattern, &filter, limit, &w)

@@ -38,6 +38,9 @@ type app struct {
 	running string // path of the command that was started; empty while the command line is still being read
 }
 
+// Help lists what is needed first, first.
+func init() { cobra.EnableCommandSorting = false }
+
 // run carries out one command line and returns the exit code.
 func run(ctx context.Context, args []string, s streams) int {
 	a := &app{streams: s}
@@ -85,8 +88,9 @@ wins. Exit codes: 0 yes or ok, 1 error, 2 usage, 3 no permission, 4 conditional.
 		}
 	}
 	add("start")
-	add("ask", a.checkCommand(), a.bulkCheckCommand(), a.permissionsCommand(), a.expandCommand())
-	add("change", a.schemaCommand(), a.relationshipCommand(), a.watchCommand(), a.historyCommand())
+	add("ask", a.checkCommand(), a.permissionsCommand(), a.bulkCheckCommand(), a.expandCommand(),
+		a.historyCommand(), a.watchCommand())
+	add("change", a.schemaCommand(), a.relationshipCommand())
 	add("administer", a.storeCommand(), a.tokenCommand())
 	root.AddCommand(a.versionCommand())
 	return root
@@ -141,7 +145,7 @@ func takes(names ...string) cobra.PositionalArgs {
 		if want == "" {
 			want = "no arguments"
 		}
-		return fmt.Errorf("%s takes %s; given were %d arguments", cmd.CommandPath(), want, len(args))
+		return fmt.Errorf("%s takes %s; given were %s", strings.TrimPrefix(cmd.CommandPath(), "pemba "), want, plural(uint64(len(args)), "argument"))
 	}
 }
 

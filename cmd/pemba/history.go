@@ -220,7 +220,8 @@ type watcher struct {
 	c         *connection
 	request   *pb.WatchRequest
 	limit     uint64
-	delivered uint64
+	delivered uint64 // changes
+	messages  uint64 // changes and signs of life
 }
 
 // errEnough ends a watch that has delivered what was asked for.
@@ -272,19 +273,22 @@ after a zookie. When the server restarts, it goes on where it was. Ctrl-C ends i
 
 // run watches, and again where a server goes away that was there before.
 func (w *watcher) run(ctx context.Context) error {
-	lost := false
+	waiting := false
 	for {
-		began := w.request.Start
+		before := w.messages
 		err := w.once(ctx)
 		switch {
-		case err == errEnough || ctx.Err() != nil && context.Cause(ctx) != context.DeadlineExceeded:
+		case err == errEnough || ctx.Err() != nil:
 			return nil
-		case !gone(err) || w.request.Start == nil || !lost && began == w.request.Start:
+		case err == nil:
+			return fmt.Errorf("the server at %s ended the watch; go on with --after ZOOKIE, the zookie of the last change", w.c.addr)
+		case !gone(err) || w.messages == 0:
 			return err
-		case !lost:
+		}
+		if !waiting || w.messages > before {
+			waiting = true
 			fmt.Fprintf(w.app.err, "the server at %s went away; waiting for it\n", w.c.addr)
 		}
-		lost = began == w.request.Start || !lost
 		select {
 		case <-ctx.Done():
 			return nil
@@ -300,6 +304,7 @@ func (w *watcher) once(ctx context.Context) error {
 		return err
 	}
 	return receive(stream, func(r *pb.WatchResponse) error {
+		w.messages++
 		if change := r.GetChange(); change != nil {
 			if err := w.app.printChange(w.app.out, change); err != nil {
 				return err

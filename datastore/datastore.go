@@ -280,6 +280,10 @@ type Snapshot interface {
 	Store() StoreID
 	Head() Head
 	Zookie() string
+	// Names is the name table that the snapshot's ids and schema use.
+	Names() *schema.Names
+	// SchemaHash is the hash of the schema in force; zero while none was applied.
+	SchemaHash() [32]byte
 	// Schema is nil while none was applied.
 	Schema() *schema.Schema
 	// Rows reads relationships for listing, at this revision; expired ones are

@@ -1,0 +1,399 @@
+package keeper
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/schema"
+	"github.com/pembadb/pemba/tuple"
+)
+
+// Bounds of what a caller says of a request, in bytes.
+const (
+	maxRequestID = 128
+	maxReason    = 4096
+)
+
+var storeName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+
+// checkRequest refuses what is wrong whatever the store holds.
+func (k *Keeper) checkRequest(id datastore.StoreID, r *datastore.Request) error {
+	switch {
+	case len(r.ID) > maxRequestID:
+		return fmt.Errorf("request id of %d bytes: %w of %d", len(r.ID), datastore.ErrTooLarge, maxRequestID)
+	case len(r.Reason) > maxReason:
+		return fmt.Errorf("reason of %d bytes: %w of %d", len(r.Reason), datastore.ErrTooLarge, maxReason)
+	}
+	registry := r.CreateStore != nil || r.DeleteStore != "" || r.CreateToken != nil || r.RevokeToken != ""
+	graph := len(r.Updates)+len(r.Sets)+len(r.Preconditions) > 0 || r.Schema != nil || r.DeleteWhere != nil
+	if id == datastore.System && graph {
+		return fmt.Errorf("%w; name another store", datastore.ErrReadOnlySystem)
+	}
+	if id != datastore.System && registry {
+		return fmt.Errorf("%w: stores and tokens are kept in the store system", datastore.ErrInvalid)
+	}
+	for _, p := range r.Preconditions {
+		if p.Filter.IsZero() {
+			return fmt.Errorf("%w: a precondition needs a filter with at least one field", datastore.ErrInvalid)
+		}
+		if err := p.Filter.Check(); err != nil {
+			return fmt.Errorf("%w: precondition: %w", datastore.ErrInvalid, err)
+		}
+	}
+	if r.DeleteWhere != nil {
+		if r.DeleteWhere.IsZero() {
+			return fmt.Errorf("%w: a delete needs a filter with at least one field; to empty a store, delete it", datastore.ErrInvalid)
+		}
+		if err := r.DeleteWhere.Check(); err != nil {
+			return fmt.Errorf("%w: %w", datastore.ErrInvalid, err)
+		}
+	}
+	return k.checkUpdates(r)
+}
+
+func (k *Keeper) checkUpdates(r *datastore.Request) error {
+	count := len(r.Updates)
+	for _, s := range r.Sets {
+		count += len(s.Relationships)
+	}
+	if count > k.opts.MaxOperations {
+		return fmt.Errorf("%d operations in one request: %w of %d; split it", count, datastore.ErrTooLarge, k.opts.MaxOperations)
+	}
+	seen := make(map[tuple.Key]bool, count)
+	check := func(rel tuple.Relationship) error {
+		if err := rel.Check(); err != nil {
+			return fmt.Errorf("%w: %w", datastore.ErrInvalid, err)
+		}
+		if seen[rel.Key] {
+			return fmt.Errorf("%w: relationship %s is named twice in one request; name it once", datastore.ErrInvalid, rel.Key)
+		}
+		seen[rel.Key] = true
+		return nil
+	}
+	for _, u := range r.Updates {
+		if u.Kind != datastore.Create && u.Kind != datastore.Touch && u.Kind != datastore.Delete {
+			return fmt.Errorf("%w: update %s has no operation; use create, touch or delete", datastore.ErrInvalid, u.Relationship.Key)
+		}
+		if err := check(u.Relationship); err != nil {
+			return err
+		}
+	}
+	sets := map[string]bool{}
+	for _, s := range r.Sets {
+		target := s.Object.String() + "#" + s.Relation
+		if err := s.Object.Check(); err != nil {
+			return fmt.Errorf("%w: %w", datastore.ErrInvalid, err)
+		}
+		if sets[target] {
+			return fmt.Errorf("%w: the subjects of %s are set twice in one request; set them once", datastore.ErrInvalid, target)
+		}
+		sets[target] = true
+		for _, rel := range s.Relationships {
+			if rel.Object != s.Object || rel.Relation != s.Relation {
+				return fmt.Errorf("%w: relationship %s is not one of %s", datastore.ErrInvalid, rel.Key, target)
+			}
+			if err := check(rel); err != nil {
+				return err
+			}
+		}
+	}
+	for _, u := range r.Updates {
+		if target := u.Relationship.Object.String() + "#" + u.Relationship.Relation; sets[target] {
+			return fmt.Errorf("%w: relationship %s is updated and the subjects of %s are set in one request; do one of them", datastore.ErrInvalid, u.Relationship.Key, target)
+		}
+	}
+	return nil
+}
+
+// judgement decides one request against a state.
+type judgement struct {
+	state      *state
+	keeper     *Keeper
+	now        time.Time
+	operations []datastore.Operation
+	warnings   []schema.Warning
+	more       bool
+	nothing    bool // accepted, and nothing to write
+}
+
+func (j *judgement) add(o datastore.Operation) { j.operations = append(j.operations, o) }
+
+func (j *judgement) outcome(head datastore.Head, store datastore.StoreID) datastore.Outcome {
+	o := datastore.Outcome{Zookie: head.Zookie(store).String(), Revision: head.Revision, Time: head.Time, More: j.more, Warnings: j.warnings}
+	for _, op := range j.operations {
+		switch op.Kind {
+		case datastore.Create:
+			o.Created++
+		case datastore.Touch:
+			if op.Previous == nil {
+				o.Created++
+			} else {
+				o.Touched++
+			}
+		case datastore.Delete:
+			o.Deleted++
+		case datastore.CreateStore, datastore.DeleteStore:
+			s := *op.Store
+			s.Created = head.Time
+			o.Store = &s
+		}
+	}
+	return o
+}
+
+func (j *judgement) decide(p *pending) error {
+	if p.sweep {
+		j.sweep()
+		return nil
+	}
+	r := &p.request
+	for _, c := range r.Preconditions {
+		if err := j.precondition(c); err != nil {
+			return err
+		}
+	}
+	if r.Schema != nil {
+		return j.applySchema(r.Schema)
+	}
+	if (len(r.Updates) > 0 || len(r.Sets) > 0) && j.state.schema == nil {
+		return fmt.Errorf("%w; apply one first, with `pemba schema apply FILE`", datastore.ErrNoSchema)
+	}
+	for _, u := range r.Updates {
+		if err := j.update(u); err != nil {
+			return err
+		}
+	}
+	for _, s := range r.Sets {
+		if err := j.set(s); err != nil {
+			return err
+		}
+	}
+	if r.DeleteWhere != nil {
+		j.deleteWhere(*r.DeleteWhere, r.DeleteLimit)
+	}
+	if j.state.registry != nil {
+		return j.registry(r)
+	}
+	return nil
+}
+
+func (j *judgement) precondition(c datastore.Precondition) error {
+	var example *tuple.Relationship
+	j.state.match(c.Filter, func(r tuple.Relationship) bool {
+		if !r.Expired(j.now) {
+			example = &r
+		}
+		return example == nil
+	})
+	switch {
+	case c.MustMatch && example == nil:
+		return fmt.Errorf("%w: nothing matches %s, and something must", datastore.ErrPrecondition, c.Filter)
+	case !c.MustMatch && example != nil:
+		return fmt.Errorf("%w: %s matches %s, and nothing must", datastore.ErrPrecondition, example.Key, c.Filter)
+	}
+	return nil
+}
+
+func (j *judgement) allowed(r tuple.Relationship) error {
+	if err := j.state.schema.CheckRelationship(r); err != nil {
+		return fmt.Errorf("%w: %w", datastore.ErrSchema, err)
+	}
+	return nil
+}
+
+func (j *judgement) update(u datastore.Update) error {
+	r := u.Relationship
+	old, found := j.state.find(r.Key)
+	if u.Kind == datastore.Delete {
+		if found {
+			j.add(datastore.Operation{Kind: datastore.Delete, Relationship: old})
+		}
+		return nil
+	}
+	if err := j.allowed(r); err != nil {
+		return err
+	}
+	o := datastore.Operation{Kind: u.Kind, Relationship: r}
+	if found {
+		o.Previous = &old
+		if u.Kind == datastore.Create && !old.Expired(j.now) {
+			return fmt.Errorf("relationship %s: %w; use touch to replace its caveat or expiration", r.Key, datastore.ErrAlreadyExists)
+		}
+	}
+	j.add(o)
+	return nil
+}
+
+func (j *judgement) set(s datastore.Set) error {
+	keep := make(map[tuple.Key]bool, len(s.Relationships))
+	for _, r := range s.Relationships {
+		keep[r.Key] = true
+		if old, found := j.state.find(r.Key); found && old.Equal(r) {
+			continue
+		}
+		if err := j.update(datastore.Update{Kind: datastore.Touch, Relationship: r}); err != nil {
+			return err
+		}
+	}
+	j.state.match(tuple.Filter{ObjectType: s.Object.Type, ObjectID: s.Object.ID, Relation: s.Relation}, func(r tuple.Relationship) bool {
+		if !keep[r.Key] {
+			j.add(datastore.Operation{Kind: datastore.Delete, Relationship: r})
+		}
+		return true
+	})
+	if limit := j.keeper.opts.MaxOperations; len(j.operations) > limit {
+		return fmt.Errorf("setting the subjects of %s#%s takes %d operations: %w of %d; delete by filter first", s.Object, s.Relation, len(j.operations), datastore.ErrTooLarge, limit)
+	}
+	return nil
+}
+
+func (j *judgement) deleteWhere(filter tuple.Filter, limit int) {
+	j.state.match(filter, func(r tuple.Relationship) bool {
+		if limit > 0 && len(j.operations) == limit {
+			j.more = true
+			return false
+		}
+		j.add(datastore.Operation{Kind: datastore.Delete, Relationship: r})
+		return true
+	})
+}
+
+// sweep turns what has expired into operations, up to a change's worth.
+func (j *judgement) sweep() {
+	j.state.expiring.Scan(func(e expiring) bool {
+		if e.at > j.now.UnixMicro() || len(j.operations) == j.keeper.opts.MaxOperations {
+			j.more = e.at <= j.now.UnixMicro()
+			return false
+		}
+		j.add(datastore.Operation{Kind: datastore.Expire, Relationship: j.state.relationship(e.edge)})
+		return true
+	})
+	j.nothing = len(j.operations) == 0
+}
+
+func (j *judgement) applySchema(u *datastore.SchemaUpdate) error {
+	var before [32]byte
+	if j.state.text != nil {
+		before = j.state.text.Hash
+	}
+	if u.Expected != nil && *u.Expected != before {
+		return fmt.Errorf("%w: expected %x, in force is %x; read it again with `pemba schema show`", datastore.ErrHashMismatch, *u.Expected, before)
+	}
+	names := j.state.names.Clone()
+	compiled, warnings, err := schema.Compile(schema.Source{Name: "schema", Text: u.Text}, names, schema.Options{})
+	if err != nil {
+		return fmt.Errorf("%w: %w", datastore.ErrInvalid, err)
+	}
+	j.warnings = warnings
+	if j.state.text != nil && j.state.text.Text == compiled.Text {
+		j.nothing = true
+		return nil
+	}
+	if err := j.orphans(compiled); err != nil {
+		return err
+	}
+	text := &datastore.SchemaText{Text: compiled.Text, Hash: compiled.Hash, PreviousHash: before}
+	for n, name := range names.All() {
+		if int(n) > j.state.names.Len() {
+			text.Names = append(text.Names, name)
+		}
+	}
+	j.add(datastore.Operation{Kind: datastore.ApplySchema, Schema: text})
+	return nil
+}
+
+// orphans refuses a schema that cannot hold what is stored. Of what it cannot
+// hold, the expired is swept in the same change.
+func (j *judgement) orphans(next *schema.Schema) error {
+	kinds := next.Orphans(j.state.schema)
+	if len(kinds) == 0 {
+		return nil
+	}
+	count := 0
+	var example tuple.Relationship
+	var why error
+	j.state.forward.Scan(func(e edge) bool {
+		r := j.state.relationship(e)
+		err := next.CheckRelationship(r)
+		switch {
+		case err == nil:
+		case r.Expired(j.now):
+			j.add(datastore.Operation{Kind: datastore.Expire, Relationship: r})
+		default:
+			// The smallest is named, so that the text does not depend on the order.
+			if count++; count == 1 || r.Key.Compare(example.Key) < 0 {
+				example, why = r, err
+			}
+		}
+		return true
+	})
+	if count == 0 {
+		return nil
+	}
+	noun := "relationships"
+	if count == 1 {
+		noun = "relationship"
+	}
+	return fmt.Errorf("%w: %d stored %s would not fit it, for example %s: %w; delete them first, or keep what they need", datastore.ErrOrphans, count, noun, example.Key, why)
+}
+
+func (j *judgement) registry(r *datastore.Request) error {
+	reg := j.state.registry
+	switch {
+	case r.CreateStore != nil:
+		name := r.CreateStore.Name
+		if !storeName.MatchString(name) {
+			return fmt.Errorf("%w: store name %q; a name is 1 to 63 of a to z, 0 to 9 and -, and begins with a letter", datastore.ErrInvalid, name)
+		}
+		if _, ok := reg.stores[name]; ok || name == "system" {
+			return fmt.Errorf("store %q: %w", name, datastore.ErrAlreadyExists)
+		}
+		j.add(datastore.Operation{Kind: datastore.CreateStore, Store: &datastore.Store{ID: reg.lastID + 1, Name: name, Created: j.now}})
+	case r.DeleteStore != "":
+		s, ok := reg.stores[r.DeleteStore]
+		if r.DeleteStore == "default" || r.DeleteStore == "system" {
+			return fmt.Errorf("%w: the store %q always exists and cannot be deleted", datastore.ErrInvalid, r.DeleteStore)
+		}
+		if !ok {
+			return fmt.Errorf("store %q: %w", r.DeleteStore, datastore.ErrNoStore)
+		}
+		j.add(datastore.Operation{Kind: datastore.DeleteStore, Store: &s})
+		for _, t := range sortedBy(reg.tokens, func(t datastore.Token) string { return t.Name }) {
+			if t.StoreID == s.ID {
+				j.add(datastore.Operation{Kind: datastore.RevokeToken, Token: &t})
+			}
+		}
+	case r.CreateToken != nil:
+		return j.createToken(*r.CreateToken, r.Actor)
+	case r.RevokeToken != "":
+		t, ok := reg.tokens[r.RevokeToken]
+		if !ok {
+			return fmt.Errorf("token %q: %w", r.RevokeToken, datastore.ErrNotFound)
+		}
+		j.add(datastore.Operation{Kind: datastore.RevokeToken, Token: &t})
+	}
+	return nil
+}
+
+func (j *judgement) createToken(t datastore.Token, actor string) error {
+	reg := j.state.registry
+	if !storeName.MatchString(t.Name) {
+		return fmt.Errorf("%w: token name %q; a name is 1 to 63 of a to z, 0 to 9 and -, and begins with a letter", datastore.ErrInvalid, t.Name)
+	}
+	if _, ok := reg.tokens[t.Name]; ok {
+		return fmt.Errorf("token %q: %w; revoke it first, or choose another name", t.Name, datastore.ErrAlreadyExists)
+	}
+	if t.Store != "" {
+		s, ok := reg.stores[t.Store]
+		if !ok {
+			return fmt.Errorf("store %q: %w", strings.ToValidUTF8(t.Store, "?"), datastore.ErrNoStore)
+		}
+		t.StoreID = s.ID
+	}
+	t.Created, t.Actor = j.now, actor
+	j.add(datastore.Operation{Kind: datastore.CreateToken, Token: &t})
+	return nil
+}

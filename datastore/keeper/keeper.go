@@ -1,0 +1,318 @@
+// Package keeper is the one [datastore.Datastore], over any [datastore.Log]: it
+// judges writes and commits them in groups, keeps stores resident in memory and
+// current, and answers at every consistency.
+package keeper
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/pembadb/pemba/datastore"
+)
+
+// Options are the settings of a Keeper; zero fields take the defaults.
+type Options struct {
+	// MaxStaleness bounds how old an answer at minimize_latency may be (1 s).
+	MaxStaleness time.Duration
+	// MaxOperations bounds the operations of one change (1,000); a delete by filter
+	// without a limit and the sets of a schema change are exempt.
+	MaxOperations int
+	// SweepEvery is how often expired relationships are swept (10 s).
+	SweepEvery time.Duration
+	// Retention is how far back a revision can be read (24 h).
+	Retention time.Duration
+	// HistoryRetention is how long changes are kept; zero keeps them for ever.
+	HistoryRetention time.Duration
+	// DirectWidth is how many queries a direct read gathers (64).
+	DirectWidth int
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+func (o Options) withDefaults() Options {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	set(&o.MaxStaleness, time.Second)
+	set(&o.SweepEvery, 10*time.Second)
+	set(&o.Retention, 24*time.Hour)
+	if o.MaxOperations == 0 {
+		o.MaxOperations = 1000
+	}
+	if o.DirectWidth == 0 {
+		o.DirectWidth = 64
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+// Keeper is a [datastore.Datastore] over a Log.
+type Keeper struct {
+	log  datastore.Log
+	opts Options
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	mu     sync.Mutex
+	stores map[datastore.StoreID]*store
+	closed bool
+}
+
+var _ datastore.Datastore = (*Keeper)(nil)
+
+// Open makes a Keeper over a Log, which it owns from then on. A Log without
+// stores gets the stores system and default; what a crash left half made or
+// half deleted is put right.
+func Open(log datastore.Log, opts Options) (*Keeper, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	k := &Keeper{log: log, opts: opts.withDefaults(), ctx: ctx, cancel: cancel, stores: map[datastore.StoreID]*store{}}
+	if err := k.bootstrap(ctx); err != nil {
+		cancel()
+		return nil, errors.Join(err, log.Close())
+	}
+	k.work.Add(1)
+	go k.upkeep()
+	return k, nil
+}
+
+func newIncarnation() (n datastore.Incarnation) {
+	rand.Read(n[:]) // never fails
+	return n
+}
+
+func (k *Keeper) bootstrap(ctx context.Context) error {
+	if err := k.log.CreateLine(ctx, datastore.System, newIncarnation()); err != nil {
+		return err
+	}
+	system, err := k.state(ctx, datastore.System)
+	if err != nil {
+		return err
+	}
+	if system.head.Revision == 0 {
+		_, err := k.Write(ctx, datastore.System, datastore.Request{
+			ID: "bootstrap", Actor: "pemba", Reason: "first start", CreateStore: &datastore.Store{Name: "default"},
+		})
+		if err != nil {
+			return err
+		}
+		if system, err = k.state(ctx, datastore.System); err != nil {
+			return err
+		}
+	}
+	known := map[datastore.StoreID]bool{datastore.System: true}
+	for _, s := range system.registry.stores {
+		known[s.ID] = true
+		if err := k.log.CreateLine(ctx, s.ID, newIncarnation()); err != nil {
+			return err
+		}
+	}
+	lines, err := k.log.Lines(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range lines {
+		if !known[id] {
+			if err := k.log.DropLine(ctx, id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Close ends background work and closes the Log. Requests under way end with
+// ErrClosed or are completed.
+func (k *Keeper) Close() error {
+	k.mu.Lock()
+	if k.closed {
+		k.mu.Unlock()
+		return nil
+	}
+	k.closed = true
+	k.mu.Unlock()
+	k.cancel()
+	k.work.Wait()
+	return k.log.Close()
+}
+
+// begin starts background work, unless the Keeper is closed.
+func (k *Keeper) begin(f func()) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return false
+	}
+	k.work.Add(1)
+	go func() {
+		defer k.work.Done()
+		f()
+	}()
+	return true
+}
+
+func (k *Keeper) open(id datastore.StoreID) (*store, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return nil, datastore.ErrClosed
+	}
+	s := k.stores[id]
+	if s == nil {
+		s = newStore(k, id)
+		k.stores[id] = s
+	}
+	return s, nil
+}
+
+func (k *Keeper) forget(id datastore.StoreID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.stores, id)
+}
+
+// state returns a store's state at the head.
+func (k *Keeper) state(ctx context.Context, id datastore.StoreID) (*state, error) {
+	s, err := k.open(id)
+	if err != nil {
+		return nil, err
+	}
+	st, err := s.atHead(ctx)
+	if err != nil && errors.Is(err, datastore.ErrNoStore) {
+		k.forget(id)
+	}
+	return st, err
+}
+
+// Stores implements [datastore.Datastore]; sorted by name.
+func (k *Keeper) Stores(ctx context.Context) ([]datastore.Store, error) {
+	system, err := k.state(ctx, datastore.System)
+	if err != nil {
+		return nil, err
+	}
+	return sortedBy(system.registry.stores, func(s datastore.Store) string { return s.Name }), nil
+}
+
+// StoreByName implements [datastore.Datastore]. A name just made on another node
+// is found: an unknown name is looked up at the head.
+func (k *Keeper) StoreByName(ctx context.Context, name string) (datastore.Store, error) {
+	if name == "system" {
+		return datastore.Store{ID: datastore.System, Name: name}, nil
+	}
+	s, err := k.open(datastore.System)
+	if err != nil {
+		return datastore.Store{}, err
+	}
+	system, err := s.recent(ctx)
+	if err != nil {
+		return datastore.Store{}, err
+	}
+	if found, ok := system.registry.stores[name]; ok {
+		return found, nil
+	}
+	if system, err = s.atHead(ctx); err != nil {
+		return datastore.Store{}, err
+	}
+	found, ok := system.registry.stores[name]
+	if !ok {
+		return found, fmt.Errorf("store %q: %w; make it with `pemba store create %s`", name, datastore.ErrNoStore, name)
+	}
+	return found, nil
+}
+
+// Tokens implements [datastore.Datastore]; sorted by name.
+func (k *Keeper) Tokens(ctx context.Context) ([]datastore.Token, error) {
+	system, err := k.state(ctx, datastore.System)
+	if err != nil {
+		return nil, err
+	}
+	return sortedBy(system.registry.tokens, func(t datastore.Token) string { return t.Name }), nil
+}
+
+// TokenByHash implements [datastore.Datastore]. A token revoked on another node
+// is refused within MaxStaleness.
+func (k *Keeper) TokenByHash(ctx context.Context, hash [32]byte) (datastore.Token, bool, error) {
+	s, err := k.open(datastore.System)
+	if err != nil {
+		return datastore.Token{}, false, err
+	}
+	system, err := s.recent(ctx)
+	if err != nil {
+		return datastore.Token{}, false, err
+	}
+	for _, t := range system.registry.tokens {
+		if t.Hash == hash {
+			return t, true, nil
+		}
+	}
+	return datastore.Token{}, false, nil
+}
+
+// historyPage is how many changes are read at once.
+const historyPage = 256
+
+// History implements [datastore.Datastore].
+func (k *Keeper) History(ctx context.Context, id datastore.StoreID, from datastore.Revision) iter.Seq2[datastore.Change, error] {
+	return func(yield func(datastore.Change, error) bool) {
+		for next := max(from, 1); ; {
+			head, entries, err := k.log.After(ctx, id, next-1, historyPage)
+			if err != nil {
+				yield(datastore.Change{}, err)
+				return
+			}
+			for _, e := range entries {
+				c, err := datastore.Open(e)
+				if !yield(c, err) || err != nil {
+					return
+				}
+			}
+			next += datastore.Revision(len(entries))
+			if next > head.Revision || len(entries) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// Verify implements [datastore.Datastore].
+func (k *Keeper) Verify(ctx context.Context, id datastore.StoreID) (datastore.Head, error) {
+	anchor, err := k.log.Anchor(ctx, id)
+	if err != nil {
+		return datastore.Head{}, err
+	}
+	at, hash := anchor.Revision, anchor.Hash
+	for {
+		head, entries, err := k.log.After(ctx, id, at, historyPage)
+		if err != nil {
+			return datastore.Head{}, fmt.Errorf("read the history behind revision %d: %w", at, err)
+		}
+		for _, e := range entries {
+			if e.Revision != at+1 {
+				return datastore.Head{}, fmt.Errorf("%w: change %d is missing", datastore.ErrCorrupt, at+1)
+			}
+			if err := datastore.VerifyLink(hash, e); err != nil {
+				return datastore.Head{}, err
+			}
+			at, hash = e.Revision, e.Hash
+		}
+		if at == head.Revision {
+			if hash != head.Hash {
+				return datastore.Head{}, fmt.Errorf("%w: the head's hash is not that of change %d", datastore.ErrCorrupt, at)
+			}
+			return head, nil
+		}
+		if len(entries) == 0 {
+			return datastore.Head{}, fmt.Errorf("%w: change %d is missing", datastore.ErrCorrupt, at+1)
+		}
+	}
+}

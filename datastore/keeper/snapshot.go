@@ -1,0 +1,242 @@
+package keeper
+
+import (
+	"context"
+	"time"
+
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/schema"
+	"github.com/pembadb/pemba/tuple"
+)
+
+// resident is a snapshot in memory.
+type resident struct {
+	*state
+	log datastore.Log
+}
+
+var _ datastore.Snapshot = (*resident)(nil)
+
+func (r *resident) Store() datastore.StoreID               { return r.store }
+func (r *resident) Head() datastore.Head                   { return r.head }
+func (r *resident) Zookie() string                         { return r.head.Zookie(r.store).String() }
+func (r *resident) Schema() *schema.Schema                 { return r.schema }
+func (r *resident) SchemaHash() (h [32]byte)               { return textHash(r.text) }
+func (r *resident) Names() *schema.Names                   { return r.names }
+func (r *resident) Width() int                             { return 1 }
+func (r *resident) Close()                                 {}
+func (r *resident) ID(o tuple.Object) (datastore.ID, bool) { return r.dict.id(o) }
+
+func textHash(t *datastore.SchemaText) (h [32]byte) {
+	if t != nil {
+		h = t.Hash
+	}
+	return h
+}
+
+func (r *resident) Object(id datastore.ID) tuple.Object {
+	o, _ := r.dict.object(id)
+	return o
+}
+
+func (r *resident) Type(id datastore.ID) schema.Name {
+	_, n := r.dict.object(id)
+	return n
+}
+
+func (r *resident) Rows(ctx context.Context, q datastore.RowQuery, now time.Time, f func(datastore.Row) bool) error {
+	return liveRows(ctx, r.log, r.store, r.head.Revision, q, now, f)
+}
+
+// liveRows reads rows without the expired ones, which do not count against the
+// query's limit.
+func liveRows(ctx context.Context, log datastore.Log, store datastore.StoreID, at datastore.Revision, q datastore.RowQuery, now time.Time, f func(datastore.Row) bool) error {
+	limit, given := q.Limit, 0
+	q.Limit = 0
+	return log.Rows(ctx, store, at, q, func(row datastore.Row) bool {
+		if row.Expired(now) {
+			return true
+		}
+		given++
+		return f(row) && given != limit
+	})
+}
+
+func (r *resident) Read(ctx context.Context, qs []datastore.Query, f func(q int, e datastore.Edge) bool) error {
+	for i := range qs {
+		r.read(&qs[i], i, f)
+	}
+	return ctx.Err()
+}
+
+func (r *resident) read(q *datastore.Query, i int, f func(q int, e datastore.Edge) bool) {
+	switch {
+	case q.Object == 0:
+		r.readBackward(q, i, f)
+	case q.Subject != 0 && q.Relation != 0 && !q.AnySubjectRelation:
+		if e, ok := r.forward.Get(edge{from: q.Object, relation: q.Relation, userset: q.SubjectRelation, to: q.Subject}); ok {
+			f(i, r.edge(e))
+		}
+	default:
+		start := edge{from: q.Object, relation: q.Relation}
+		if q.UsersetsOnly && q.Relation != 0 && q.Subject == 0 {
+			start.userset = 1
+		}
+		r.forward.Ascend(start, func(e edge) bool {
+			if e.from != q.Object || q.Relation != 0 && e.relation != q.Relation {
+				return false
+			}
+			if q.Subject != 0 && (e.to != q.Subject || !q.AnySubjectRelation && e.userset != q.SubjectRelation) ||
+				q.Subject == 0 && q.UsersetsOnly && e.userset == 0 {
+				return true
+			}
+			return f(i, r.edge(e))
+		})
+	}
+}
+
+func (r *resident) readBackward(q *datastore.Query, i int, f func(q int, e datastore.Edge) bool) {
+	start := edge{from: q.Subject}
+	if !q.AnySubjectRelation {
+		start.userset, start.relation = q.SubjectRelation, q.Relation
+	}
+	r.backward.Ascend(start, func(e edge) bool {
+		if e.from != q.Subject || !q.AnySubjectRelation && e.userset != q.SubjectRelation {
+			return false
+		}
+		if q.Relation != 0 && e.relation != q.Relation {
+			return q.AnySubjectRelation || e.relation < q.Relation
+		}
+		return f(i, r.edge(e.reversed()))
+	})
+}
+
+func (r *resident) edge(e edge) datastore.Edge {
+	out := datastore.Edge{Object: e.from, Relation: e.relation, Subject: e.to, SubjectRelation: e.userset}
+	if e.trait != 0 {
+		t := r.dict.trait(e.trait)
+		out.Caveat, out.Context, out.Expiration = t.caveat.Name, t.caveat.Context, t.expiration
+	}
+	return out
+}
+
+// direct is a snapshot read from the Log at exactly its revision. Its dictionary
+// is its own.
+type direct struct {
+	*state
+	log   datastore.Log
+	width int
+}
+
+var _ datastore.Snapshot = (*direct)(nil)
+
+// direct returns a snapshot of a revision between the floor and the head.
+func (s *store) direct(ctx context.Context, head datastore.Head) (datastore.Snapshot, error) {
+	if head.Revision > 0 {
+		_, entries, err := s.log.After(ctx, s.id, head.Revision-1, 1)
+		if err != nil {
+			return nil, err
+		}
+		c, err := datastore.Open(entries[0])
+		if err != nil {
+			return nil, err
+		}
+		head.Time = c.Time
+	}
+	st := newState(s.id, head)
+	if err := s.loadSchema(ctx, st); err != nil {
+		return nil, err
+	}
+	return &direct{state: st, log: s.log, width: s.keeper.opts.DirectWidth}, nil
+}
+
+func (d *direct) Store() datastore.StoreID { return d.store }
+func (d *direct) Head() datastore.Head     { return d.head }
+func (d *direct) Zookie() string           { return d.head.Zookie(d.store).String() }
+func (d *direct) Schema() *schema.Schema   { return d.schema }
+func (d *direct) SchemaHash() [32]byte     { return textHash(d.text) }
+func (d *direct) Names() *schema.Names     { return d.names }
+func (d *direct) Width() int               { return d.width }
+func (d *direct) Close()                   {}
+
+// ID gives every object of a known type an id: whether a relationship mentions
+// it is known only when it is read.
+func (d *direct) ID(o tuple.Object) (datastore.ID, bool) {
+	n, ok := d.names.ID(o.Type)
+	if !ok {
+		return 0, false
+	}
+	return d.dict.add(o, n), true
+}
+
+func (d *direct) Object(id datastore.ID) tuple.Object {
+	o, _ := d.dict.object(id)
+	return o
+}
+
+func (d *direct) Type(id datastore.ID) schema.Name {
+	_, n := d.dict.object(id)
+	return n
+}
+
+func (d *direct) Rows(ctx context.Context, q datastore.RowQuery, now time.Time, f func(datastore.Row) bool) error {
+	return liveRows(ctx, d.log, d.store, d.head.Revision, q, now, f)
+}
+
+func (d *direct) Read(ctx context.Context, qs []datastore.Query, f func(q int, e datastore.Edge) bool) error {
+	for i := range qs {
+		if err := d.read(ctx, &qs[i], i, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *direct) read(ctx context.Context, q *datastore.Query, i int, f func(q int, e datastore.Edge) bool) error {
+	rows := datastore.RowQuery{BySubject: q.Object == 0}
+	if q.Object != 0 {
+		o := d.Object(q.Object)
+		if o.Type == "" {
+			return nil
+		}
+		rows.Filter.ObjectType, rows.Filter.ObjectID = o.Type, o.ID
+	}
+	if q.Relation != 0 {
+		rows.Filter.Relation = d.names.Text(q.Relation)
+	}
+	if q.Subject != 0 {
+		o := d.Object(q.Subject)
+		if o.Type == "" {
+			return nil
+		}
+		rows.Filter.Subject = tuple.SubjectFilter{Type: o.Type, ID: o.ID}
+		switch {
+		case q.AnySubjectRelation:
+		case q.SubjectRelation == 0:
+			rows.Filter.Subject.Relation = tuple.Ellipsis
+		default:
+			rows.Filter.Subject.Relation = d.names.Text(q.SubjectRelation)
+		}
+	}
+	var failed error
+	err := d.log.Rows(ctx, d.store, d.head.Revision, rows, func(row datastore.Row) bool {
+		if q.Subject == 0 && q.UsersetsOnly && row.Subject.Relation == "" {
+			return true
+		}
+		e, err := d.intern(&row.Relationship)
+		if err != nil {
+			failed = err
+			return false
+		}
+		out := datastore.Edge{Object: e.from, Relation: e.relation, Subject: e.to, SubjectRelation: e.userset,
+			Caveat: row.Caveat.Name, Context: row.Caveat.Context}
+		if !row.Expiration.IsZero() {
+			out.Expiration = row.Expiration.UnixMicro()
+		}
+		return f(i, out)
+	})
+	if failed != nil {
+		return failed
+	}
+	return err
+}

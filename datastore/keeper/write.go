@@ -1,0 +1,218 @@
+package keeper
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/tuple"
+)
+
+// maxBatch is how many requests one transaction commits at most.
+const maxBatch = 512
+
+// commitRetries bounds how often a batch is tried again after its base turned
+// out to be another line, or its outcome unknown.
+const commitRetries = 3
+
+// pending is a request that waits for its commit.
+type pending struct {
+	request datastore.Request
+	digest  [32]byte
+	named   bool // the caller gave the request id
+	sweep   bool // expire what has expired, rather than what the request says
+	done    chan struct{}
+	outcome datastore.Outcome
+	err     error
+}
+
+// Write implements [datastore.Datastore]. A caller whose context ends first does
+// not know the outcome; the same request under the same id tells it.
+func (k *Keeper) Write(ctx context.Context, id datastore.StoreID, r datastore.Request) (datastore.Outcome, error) {
+	if err := k.checkRequest(id, &r); err != nil {
+		return datastore.Outcome{}, err
+	}
+	s, err := k.open(id)
+	if err != nil {
+		return datastore.Outcome{}, err
+	}
+	p := &pending{request: r, digest: r.Digest(), named: r.ID != "", done: make(chan struct{})}
+	if !p.named {
+		p.request.ID = rand.Text()
+	}
+	outcome, err := s.submit(ctx, p)
+	switch {
+	case errors.Is(err, datastore.ErrNoStore):
+		k.forget(id)
+	case err == nil && outcome.Store != nil:
+		err = k.afterStoreChange(r, outcome.Store)
+	}
+	return outcome, err
+}
+
+// afterStoreChange gives a new store its line of history, and takes a deleted
+// one's away. A crash before it is healed by bootstrap.
+func (k *Keeper) afterStoreChange(r datastore.Request, changed *datastore.Store) error {
+	if r.CreateStore != nil {
+		return k.log.CreateLine(k.ctx, changed.ID, newIncarnation())
+	}
+	k.forget(changed.ID)
+	return k.log.DropLine(k.ctx, changed.ID)
+}
+
+func (s *store) submit(ctx context.Context, p *pending) (datastore.Outcome, error) {
+	s.mu.Lock()
+	if !s.committing {
+		if !s.keeper.begin(s.commitQueue) {
+			s.mu.Unlock()
+			return datastore.Outcome{}, datastore.ErrClosed
+		}
+		s.committing = true
+	}
+	s.queue = append(s.queue, p)
+	s.mu.Unlock()
+	select {
+	case <-p.done:
+		return p.outcome, p.err
+	case <-ctx.Done():
+		return datastore.Outcome{}, ctx.Err()
+	}
+}
+
+// commitQueue commits what waits, in batches, until nothing does.
+func (s *store) commitQueue() {
+	for {
+		s.mu.Lock()
+		batch := s.queue[:min(len(s.queue), maxBatch)]
+		s.queue = s.queue[len(batch):]
+		if len(batch) == 0 {
+			s.queue, s.committing = nil, false
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		err := s.commit(batch)
+		for _, p := range batch {
+			if p.err == nil {
+				p.err = err
+			}
+			close(p.done)
+		}
+	}
+}
+
+// commit judges and commits a batch in one transaction. Its error is that of the
+// transaction; each request's own is in its pending.
+func (s *store) commit(batch []*pending) error {
+	ctx := s.keeper.ctx
+	ambiguous := false
+	for try := 0; ; try++ {
+		if s.current.Load() == nil {
+			if err := s.reload(ctx); err != nil {
+				return err
+			}
+		}
+		working := s.copy(s.current.Load().state)
+		have := working.head
+		_, err := s.log.Update(ctx, s.id, have, func(tail datastore.Tail) ([]datastore.Entry, error) {
+			if err := working.follow(tail.Changes); err != nil {
+				return nil, err
+			}
+			working.head.Floor = tail.Head.Floor
+			return s.judge(working, batch, tail, ambiguous)
+		})
+		switch {
+		case err == nil:
+			s.publish(working)
+			return nil
+		case try == commitRetries || ctx.Err() != nil:
+			return err
+		case errors.Is(err, datastore.ErrAmbiguous):
+			// The request ids tell which were committed: the next transaction holds
+			// the head, so nothing can follow before that is known.
+			ambiguous = true
+			time.Sleep(time.Duration(try+1) * 10 * time.Millisecond)
+		case errors.Is(err, datastore.ErrForked), errors.Is(err, datastore.ErrCompacted):
+			if err := s.reload(ctx); err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// judge decides each request of a batch alone, in order, and returns the changes
+// of those that are carried out. working follows them.
+func (s *store) judge(working *state, batch []*pending, tail datastore.Tail, ambiguous bool) ([]datastore.Entry, error) {
+	var entries []datastore.Entry
+	committed := map[string]datastore.Change{}
+	for _, p := range batch {
+		p.outcome, p.err = datastore.Outcome{}, nil
+		earlier, found := committed[p.request.ID]
+		if !found && (p.named || ambiguous) {
+			e, ok, err := tail.Request(p.request.ID)
+			if err != nil {
+				return nil, err
+			}
+			if found = ok; ok {
+				if earlier, err = datastore.Open(e); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if found {
+			p.outcome, p.err = s.repeat(working, p, earlier)
+			p.outcome.Repeated = p.outcome.Repeated && !ambiguous
+			continue
+		}
+		j := judgement{state: working, keeper: s.keeper, now: s.keeper.later(working.head.Time)}
+		if p.err = j.decide(p); p.err != nil {
+			continue
+		}
+		if j.nothing {
+			p.outcome = j.outcome(working.head, working.store)
+			continue
+		}
+		change := datastore.Change{
+			Revision: working.head.Revision + 1, Time: j.now, Actor: p.request.Actor, Reason: p.request.Reason,
+			RequestID: p.request.ID, BodyDigest: p.digest, Operations: j.operations,
+		}
+		e, err := datastore.Seal(working.head.Hash, change)
+		if err != nil {
+			return nil, err
+		}
+		change.Hash = e.Hash
+		if err := working.apply(change); err != nil {
+			return nil, err
+		}
+		s.hashes.Add(change.Revision, change.Hash)
+		committed[change.RequestID] = change
+		entries = append(entries, e)
+		p.outcome = j.outcome(working.head, working.store)
+	}
+	return entries, nil
+}
+
+// repeat answers a request whose id was committed before.
+func (s *store) repeat(working *state, p *pending, earlier datastore.Change) (datastore.Outcome, error) {
+	if earlier.BodyDigest != p.digest {
+		return datastore.Outcome{}, fmt.Errorf("request id %q: %w (revision %d); use a new id for a new request", p.request.ID, datastore.ErrRequestReused, earlier.Revision)
+	}
+	j := judgement{operations: earlier.Operations, now: earlier.Time}
+	o := j.outcome(datastore.Head{Incarnation: working.head.Incarnation, Revision: earlier.Revision, Hash: earlier.Hash, Time: earlier.Time}, working.store)
+	o.Repeated = true
+	return o, nil
+}
+
+// later is the time of a change that follows one of time t.
+func (k *Keeper) later(t time.Time) time.Time {
+	now := tuple.Micros(k.opts.Now())
+	if now.Before(t) {
+		return t
+	}
+	return now
+}

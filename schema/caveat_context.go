@@ -36,6 +36,9 @@ type Context struct {
 	fields map[string]*contextField
 }
 
+// Len is the number of fields.
+func (c Context) Len() int { return len(c.fields) }
+
 // contextField is one value and the CEL values made of it so far.
 type contextField struct {
 	raw       any // as [decodeContext] makes it

@@ -25,19 +25,19 @@ func (s *store) at(ctx context.Context, c datastore.Consistency) (datastore.Snap
 	switch c.Level {
 	case datastore.MinimizeLatency:
 		st, err := s.recent(ctx)
-		return s.resident(st, err)
+		return s.snapshot(ctx, st, err)
 	case datastore.FullyConsistent:
 		st, err := s.atHead(ctx)
-		return s.resident(st, err)
+		return s.snapshot(ctx, st, err)
 	case datastore.AtLeastAsFresh:
 		st, err := s.recent(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if _, st, err = s.reach(ctx, st, c.Zookie); errors.Is(err, datastore.ErrCompacted) {
+		if _, st, err = s.reach(ctx, st, c.Zookie); st != nil && errors.Is(err, datastore.ErrCompacted) {
 			err = nil // older than what is kept is older than st
 		}
-		return s.resident(st, err)
+		return s.snapshot(ctx, st, err)
 	case datastore.AtExactSnapshot:
 		st, err := s.recent(ctx)
 		if err != nil {
@@ -48,16 +48,19 @@ func (s *store) at(ctx context.Context, c datastore.Consistency) (datastore.Snap
 			return nil, err
 		}
 		if head.Revision == st.head.Revision {
-			return s.resident(st, nil)
+			return s.snapshot(ctx, st, nil)
 		}
 		return s.direct(ctx, head)
 	}
 	return nil, fmt.Errorf("%w: consistency level %d is unknown", datastore.ErrInvalid, c.Level)
 }
 
-func (s *store) resident(st *state, err error) (datastore.Snapshot, error) {
+func (s *store) snapshot(ctx context.Context, st *state, err error) (datastore.Snapshot, error) {
 	if err != nil {
 		return nil, err
+	}
+	if s.keeper.opts.Direct {
+		return s.direct(ctx, st.head)
 	}
 	return &resident{state: st, log: s.log}, nil
 }
@@ -112,7 +115,14 @@ func (s *store) hashAt(ctx context.Context, st *state, r datastore.Revision) (da
 	if err != nil {
 		return datastore.Hash{}, err
 	}
-	s.hashes.Add(r, entries[0].Hash)
+	if len(entries) == 0 {
+		return datastore.Hash{}, fmt.Errorf("revision %d: %w", r, datastore.ErrForked)
+	}
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	if p := s.current.Load(); p != nil && p.head.Incarnation == st.head.Incarnation {
+		s.hashes.Add(r, entries[0].Hash)
+	}
 	return entries[0].Hash, nil
 }
 

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"strings"
 	"sync"
 
 	"github.com/pembadb/pemba/datastore"
@@ -79,6 +80,7 @@ func (d *dictionary) add(o tuple.Object, typ schema.Name) datastore.ID {
 	if id >= datastore.FirstForeignID {
 		panic("keeper: a store has more objects than ids")
 	}
+	o.ID = strings.Clone(o.ID) // it may be a part of a longer text
 	d.ids[o] = id
 	d.objects = append(d.objects, o)
 	d.types = append(d.types, typ)

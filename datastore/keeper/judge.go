@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/schema"
@@ -27,12 +28,20 @@ func (k *Keeper) checkRequest(id datastore.StoreID, r *datastore.Request) error 
 	case len(r.Reason) > maxReason:
 		return fmt.Errorf("reason of %d bytes: %w of %d", len(r.Reason), datastore.ErrTooLarge, maxReason)
 	}
-	registry := r.CreateStore != nil || r.DeleteStore != "" || r.CreateToken != nil || r.RevokeToken != ""
-	graph := len(r.Updates)+len(r.Sets)+len(r.Preconditions) > 0 || r.Schema != nil || r.DeleteWhere != nil
-	if id == datastore.System && graph {
+	for _, text := range []struct{ name, value string }{{"request id", r.ID}, {"actor", r.Actor}, {"reason", r.Reason}} {
+		if !utf8.ValidString(text.value) {
+			return fmt.Errorf("%w: the %s %q is not valid UTF-8", datastore.ErrInvalid, text.name, text.value)
+		}
+	}
+	registry := count(r.CreateStore != nil, r.DeleteStore != "", r.CreateToken != nil, r.RevokeToken != "")
+	writes := count(len(r.Updates)+len(r.Sets) > 0, r.Schema != nil, r.DeleteWhere != nil)
+	if registry+writes > 1 {
+		return fmt.Errorf("%w: one request updates relationships, or deletes by a filter, or applies a schema, or changes one store or token; send several", datastore.ErrInvalid)
+	}
+	if id == datastore.System && writes+len(r.Preconditions) > 0 {
 		return fmt.Errorf("%w; name another store", datastore.ErrReadOnlySystem)
 	}
-	if id != datastore.System && registry {
+	if id != datastore.System && registry > 0 {
 		return fmt.Errorf("%w: stores and tokens are kept in the store system", datastore.ErrInvalid)
 	}
 	for _, p := range r.Preconditions {
@@ -54,15 +63,24 @@ func (k *Keeper) checkRequest(id datastore.StoreID, r *datastore.Request) error 
 	return k.checkUpdates(r)
 }
 
+func count(conditions ...bool) (n int) {
+	for _, c := range conditions {
+		if c {
+			n++
+		}
+	}
+	return n
+}
+
 func (k *Keeper) checkUpdates(r *datastore.Request) error {
-	count := len(r.Updates)
+	total := len(r.Updates)
 	for _, s := range r.Sets {
-		count += len(s.Relationships)
+		total += len(s.Relationships)
 	}
-	if count > k.opts.MaxOperations {
-		return fmt.Errorf("%d operations in one request: %w of %d; split it", count, datastore.ErrTooLarge, k.opts.MaxOperations)
+	if total > k.opts.MaxOperations {
+		return fmt.Errorf("%d operations in one request: %w of %d; split it", total, datastore.ErrTooLarge, k.opts.MaxOperations)
 	}
-	seen := make(map[tuple.Key]bool, count)
+	seen := make(map[tuple.Key]bool, total)
 	check := func(rel tuple.Relationship) error {
 		if err := rel.Check(); err != nil {
 			return fmt.Errorf("%w: %w", datastore.ErrInvalid, err)
@@ -204,10 +222,28 @@ func (j *judgement) allowed(r tuple.Relationship) error {
 	return nil
 }
 
+// written refuses a relation that the schema lacks, or that is a permission.
+func (j *judgement) written(typ, relation string) error {
+	d := j.state.schema.Definition(typ)
+	if d == nil {
+		return fmt.Errorf("%w: %w: the schema has no definition %s", datastore.ErrSchema, schema.ErrUnknownType, typ)
+	}
+	switch r := d.Relation(relation); {
+	case r == nil:
+		return fmt.Errorf("%w: %w: %s has no relation %s", datastore.ErrSchema, schema.ErrUnknownRelation, typ, relation)
+	case r.IsPermission():
+		return fmt.Errorf("%w: %w: %s of %s is computed; write the relations it is made of", datastore.ErrSchema, schema.ErrPermission, relation, typ)
+	}
+	return nil
+}
+
 func (j *judgement) update(u datastore.Update) error {
 	r := u.Relationship
 	old, found := j.state.find(r.Key)
 	if u.Kind == datastore.Delete {
+		if err := j.written(r.Object.Type, r.Relation); err != nil {
+			return err
+		}
 		if found {
 			j.add(datastore.Operation{Kind: datastore.Delete, Relationship: old})
 		}
@@ -228,6 +264,9 @@ func (j *judgement) update(u datastore.Update) error {
 }
 
 func (j *judgement) set(s datastore.Set) error {
+	if err := j.written(s.Object.Type, s.Relation); err != nil {
+		return err
+	}
 	keep := make(map[tuple.Key]bool, len(s.Relationships))
 	for _, r := range s.Relationships {
 		keep[r.Key] = true

@@ -30,6 +30,9 @@ type Options struct {
 	HistoryRetention time.Duration
 	// DirectWidth is how many queries a direct read gathers (64).
 	DirectWidth int
+	// Direct answers every question from the Log at its revision, as if the store
+	// were too old to be in memory. Writes are judged in memory all the same.
+	Direct bool
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -78,11 +81,9 @@ func Open(log datastore.Log, opts Options) (*Keeper, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &Keeper{log: log, opts: opts.withDefaults(), ctx: ctx, cancel: cancel, stores: map[datastore.StoreID]*store{}}
 	if err := k.bootstrap(ctx); err != nil {
-		cancel()
-		return nil, errors.Join(err, log.Close())
+		return nil, errors.Join(err, k.Close())
 	}
-	k.work.Add(1)
-	go k.upkeep()
+	k.begin(k.upkeep)
 	return k, nil
 }
 
@@ -93,6 +94,12 @@ func newIncarnation() (n datastore.Incarnation) {
 
 func (k *Keeper) bootstrap(ctx context.Context) error {
 	if err := k.log.CreateLine(ctx, datastore.System, newIncarnation()); err != nil {
+		return err
+	}
+	// The lines are listed before the registry is read: one that another node makes
+	// meanwhile is not taken for one half deleted.
+	lines, err := k.log.Lines(ctx)
+	if err != nil {
 		return err
 	}
 	system, err := k.state(ctx, datastore.System)
@@ -116,10 +123,6 @@ func (k *Keeper) bootstrap(ctx context.Context) error {
 		if err := k.log.CreateLine(ctx, s.ID, newIncarnation()); err != nil {
 			return err
 		}
-	}
-	lines, err := k.log.Lines(ctx)
-	if err != nil {
-		return err
 	}
 	for _, id := range lines {
 		if !known[id] {

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/pembadb/pemba/datastore"
@@ -136,6 +137,9 @@ func (s *store) direct(ctx context.Context, head datastore.Head) (datastore.Snap
 		_, entries, err := s.log.After(ctx, s.id, head.Revision-1, 1)
 		if err != nil {
 			return nil, err
+		}
+		if len(entries) == 0 {
+			return nil, fmt.Errorf("revision %d: %w", head.Revision, datastore.ErrForked)
 		}
 		c, err := datastore.Open(entries[0])
 		if err != nil {

@@ -177,7 +177,10 @@ func (s *state) intern(r *tuple.Relationship) (edge, error) {
 	if objectType == 0 || subjectType == 0 || e.relation == 0 || e.userset == 0 && r.Subject.Relation != "" {
 		return e, fmt.Errorf("%w: relationship %s uses a name that the store's table lacks", datastore.ErrCorrupt, r.Key)
 	}
-	e.from, e.to = s.dict.add(r.Object, objectType), s.dict.add(r.Subject.Object, subjectType)
+	// The table's text of a type, so that objects share it.
+	object, subject := r.Object, r.Subject.Object
+	object.Type, subject.Type = s.names.Text(objectType), s.names.Text(subjectType)
+	e.from, e.to = s.dict.add(object, objectType), s.dict.add(subject, subjectType)
 	e.trait = s.dict.addTrait(r)
 	return e, nil
 }

@@ -12,6 +12,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/schema"
 	"github.com/pembadb/pemba/tuple"
 )
 
@@ -34,15 +35,41 @@ type store struct {
 	queue      []*pending
 	committing bool
 
-	hashes *lru.Cache[datastore.Revision, datastore.Hash]
+	hashes  *lru.Cache[datastore.Revision, datastore.Hash]
+	schemas *lru.Cache[string, compiled] // by text
 }
+
+// compiled is a schema with the names it was compiled with. Names are only ever
+// added, so it serves every revision at which its text is in force.
+type compiled struct {
+	schema *schema.Schema
+	names  *schema.Names
+}
+
+// Sizes of what a store remembers of other revisions.
+const (
+	rememberedHashes  = 4096
+	rememberedSchemas = 8
+)
+
+// started is what times of confirmation are counted from, by the monotonic clock.
+var started = time.Now()
+
+// sinceStart is the monotonic time; never zero.
+func sinceStart() int64 { return max(1, int64(time.Since(started))) }
 
 // published is a state with when it was known to be the head's, and a channel
 // that is closed when another takes its place.
 type published struct {
 	*state
-	confirmed atomic.Int64 // Unix nanoseconds of the start of the confirming read
+	confirmed atomic.Int64 // sinceStart when the confirming read began; zero: never
 	replaced  chan struct{}
+}
+
+// confirm notes that p held all that was committed at a time.
+func (p *published) confirm(at int64) {
+	for old := p.confirmed.Load(); old < at && !p.confirmed.CompareAndSwap(old, at); old = p.confirmed.Load() {
+	}
 }
 
 type catchUp struct {
@@ -51,17 +78,23 @@ type catchUp struct {
 }
 
 func newStore(k *Keeper, id datastore.StoreID) *store {
-	hashes, err := lru.New[datastore.Revision, datastore.Hash](4096)
+	hashes, err := lru.New[datastore.Revision, datastore.Hash](rememberedHashes)
 	if err != nil {
 		panic(err) // the size is positive
 	}
-	return &store{keeper: k, id: id, log: k.log, hashes: hashes}
+	schemas, err := lru.New[string, compiled](rememberedSchemas)
+	if err != nil {
+		panic(err)
+	}
+	return &store{keeper: k, id: id, log: k.log, hashes: hashes, schemas: schemas}
 }
 
 // recent returns a state that was the head's at most MaxStaleness ago.
 func (s *store) recent(ctx context.Context) (*state, error) {
-	if p := s.current.Load(); p != nil && time.Since(time.Unix(0, p.confirmed.Load())) < s.keeper.opts.MaxStaleness {
-		return p.state, nil
+	if p := s.current.Load(); p != nil {
+		if at := p.confirmed.Load(); at != 0 && time.Duration(sinceStart()-at) < s.keeper.opts.MaxStaleness {
+			return p.state, nil
+		}
 	}
 	return s.atHead(ctx)
 }
@@ -96,20 +129,46 @@ func (s *store) run(c *catchUp) {
 	s.mu.Lock()
 	s.next = nil
 	s.mu.Unlock()
+	defer close(c.done)
+	stale := s.current.Load()
 	c.err = s.catchUp(s.keeper.ctx)
-	if errors.Is(c.err, datastore.ErrForked) || errors.Is(c.err, datastore.ErrAhead) || errors.Is(c.err, datastore.ErrCompacted) {
-		c.err = s.reload(s.keeper.ctx) // the history is another, or goes on too far ahead
+	if anotherLine(c.err) {
+		c.err = s.reload(s.keeper.ctx, stale)
 	}
-	close(c.done)
+	c.err = s.keeper.closing(c.err)
+}
+
+// anotherLine reports whether an error says that the history is not the one
+// known, or goes on too far ahead to be followed.
+func anotherLine(err error) bool {
+	return errors.Is(err, datastore.ErrForked) || errors.Is(err, datastore.ErrAhead) || errors.Is(err, datastore.ErrCompacted)
+}
+
+// closing gives the errors of work that Close cut off their name.
+func (k *Keeper) closing(err error) error {
+	if err != nil && k.ctx.Err() != nil {
+		return datastore.ErrClosed
+	}
+	return err
+}
+
+// renew reloads unless the current state is no longer the stale one.
+func (s *store) renew(stale *published) error {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	if s.current.Load() != stale {
+		return nil
+	}
+	return s.reload(s.keeper.ctx, stale)
 }
 
 func (s *store) catchUp(ctx context.Context) error {
 	for {
 		p := s.current.Load()
 		if p == nil {
-			return s.reload(ctx)
+			return s.reload(ctx, nil)
 		}
-		begun := time.Now()
+		begun := sinceStart()
 		head, entries, err := s.log.After(ctx, s.id, p.head.Revision, catchUpPage)
 		if err != nil {
 			return err
@@ -124,10 +183,14 @@ func (s *store) catchUp(ctx context.Context) error {
 			}
 			next.head.Floor = head.Floor
 			p = s.publish(next)
+			s.remember(p, entries)
 		}
 		if p.head.Revision >= head.Revision {
-			p.confirmed.Store(begun.UnixNano())
+			p.confirm(begun)
 			return nil
+		}
+		if len(entries) == 0 {
+			return fmt.Errorf("%w: change %d of store %d is missing", datastore.ErrCorrupt, p.head.Revision+1, s.id)
 		}
 	}
 }
@@ -168,12 +231,29 @@ func (s *store) replace(old *published, st *state) *published {
 	return p
 }
 
-// reload builds the current state anew from the Log.
-func (s *store) reload(ctx context.Context) error {
-	begun := time.Now()
+// remember keeps the hashes of committed entries, unless the store has left
+// their line meanwhile.
+func (s *store) remember(p *published, entries []datastore.Entry) {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	if s.current.Load() != p {
+		return // whoever needs one reads it
+	}
+	for _, e := range entries {
+		s.hashes.Add(e.Revision, e.Hash)
+	}
+}
+
+// reload builds the current state anew from the Log, in place of a stale one
+// (nil: there is none). reading is held.
+func (s *store) reload(ctx context.Context, stale *published) error {
+	begun := sinceStart()
 	head, err := s.log.Head(ctx, s.id)
 	if err != nil {
 		return err
+	}
+	if stale != nil {
+		s.schemas.Purge() // another line may give names other ids
 	}
 	st, err := s.load(ctx, head)
 	if err != nil {
@@ -182,10 +262,12 @@ func (s *store) reload(ctx context.Context) error {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
 	old := s.current.Load()
-	if old != nil && old.head.Incarnation != head.Incarnation {
-		s.hashes.Purge()
+	if old != stale && old.head.Incarnation == head.Incarnation && old.head.Revision >= head.Revision {
+		old.confirm(begun) // a commit of this node was faster
+		return nil
 	}
-	s.replace(old, st).confirmed.Store(begun.UnixNano())
+	s.hashes.Purge()
+	s.replace(old, st).confirm(begun)
 	return nil
 }
 
@@ -229,6 +311,12 @@ func (s *store) loadSchema(ctx context.Context, st *state) error {
 	if err != nil {
 		return err
 	}
+	if text != nil {
+		if c, ok := s.schemas.Get(text.Text); ok {
+			st.text, st.schema, st.names = text, c.schema, c.names
+			return nil
+		}
+	}
 	for _, n := range names {
 		if _, err := st.names.Add(n); err != nil {
 			return err
@@ -237,7 +325,11 @@ func (s *store) loadSchema(ctx context.Context, st *state) error {
 	if text == nil {
 		return nil
 	}
-	return st.applySchema(&datastore.SchemaText{Text: text.Text, Hash: text.Hash})
+	if err := st.applySchema(&datastore.SchemaText{Text: text.Text, Hash: text.Hash}); err != nil {
+		return err
+	}
+	s.schemas.Add(text.Text, compiled{st.schema, st.names})
+	return nil
 }
 
 // Wait implements [datastore.Datastore]. It wakes at once for what this node
@@ -250,7 +342,7 @@ func (k *Keeper) Wait(ctx context.Context, id datastore.StoreID, beyond datastor
 	if _, err := s.recent(ctx); err != nil {
 		return datastore.Head{}, err
 	}
-	poll := time.NewTicker(k.opts.MaxStaleness / 2)
+	poll := time.NewTicker(max(k.opts.MaxStaleness/2, time.Millisecond))
 	defer poll.Stop()
 	for {
 		p := s.current.Load()

@@ -18,7 +18,6 @@ const collectBatch = 1000
 
 // upkeep sweeps and collects until the Keeper closes.
 func (k *Keeper) upkeep() {
-	defer k.work.Done()
 	tick := time.NewTicker(k.opts.SweepEvery)
 	defer tick.Stop()
 	for {

@@ -44,11 +44,8 @@ func (k *Keeper) Write(ctx context.Context, id datastore.StoreID, r datastore.Re
 		p.request.ID = rand.Text()
 	}
 	outcome, err := s.submit(ctx, p)
-	switch {
-	case errors.Is(err, datastore.ErrNoStore):
+	if errors.Is(err, datastore.ErrNoStore) && id != datastore.System {
 		k.forget(id)
-	case err == nil && outcome.Store != nil:
-		err = k.afterStoreChange(r, outcome.Store)
 	}
 	return outcome, err
 }
@@ -65,6 +62,10 @@ func (k *Keeper) afterStoreChange(r datastore.Request, changed *datastore.Store)
 
 func (s *store) submit(ctx context.Context, p *pending) (datastore.Outcome, error) {
 	s.mu.Lock()
+	if s.keeper.ctx.Err() != nil {
+		s.mu.Unlock()
+		return datastore.Outcome{}, datastore.ErrClosed
+	}
 	if !s.committing {
 		if !s.keeper.begin(s.commitQueue) {
 			s.mu.Unlock()
@@ -94,10 +95,17 @@ func (s *store) commitQueue() {
 			return
 		}
 		s.mu.Unlock()
-		err := s.commit(batch)
+		err := s.keeper.closing(s.commit(batch))
 		for _, p := range batch {
 			if p.err == nil {
 				p.err = err
+			}
+			// Not left to the caller, whose context may have ended.
+			if p.err == nil && p.outcome.Store != nil {
+				p.err = s.keeper.afterStoreChange(p.request, p.outcome.Store)
+			}
+			if p.err != nil {
+				p.outcome = datastore.Outcome{}
 			}
 			close(p.done)
 		}
@@ -111,23 +119,37 @@ func (s *store) commit(batch []*pending) error {
 	ambiguous := false
 	for try := 0; ; try++ {
 		if s.current.Load() == nil {
-			if err := s.reload(ctx); err != nil {
+			if err := s.renew(nil); err != nil {
 				return err
 			}
 		}
-		working := s.copy(s.current.Load().state)
-		have := working.head
-		_, err := s.log.Update(ctx, s.id, have, func(tail datastore.Tail) ([]datastore.Entry, error) {
+		base, begun := s.current.Load(), sinceStart()
+		working := base.state
+		var entries []datastore.Entry
+		_, err := s.log.Update(ctx, s.id, base.head, func(tail datastore.Tail) ([]datastore.Entry, error) {
+			// A Log may call more than once, should its transaction have to be retried.
+			working = s.copy(base.state)
 			if err := working.follow(tail.Changes); err != nil {
 				return nil, err
 			}
 			working.head.Floor = tail.Head.Floor
-			return s.judge(working, batch, tail, ambiguous)
+			var err error
+			entries, err = s.judge(working, batch, tail, ambiguous)
+			return entries, err
 		})
-		switch {
-		case err == nil:
-			s.publish(working)
+		if err == nil {
+			p := s.publish(working)
+			p.confirm(begun)
+			s.remember(p, entries)
 			return nil
+		}
+		if working.names != base.names {
+			// The dictionary may hold objects under names that were never committed.
+			if err := s.renew(base); err != nil {
+				return err
+			}
+		}
+		switch {
 		case try == commitRetries || ctx.Err() != nil:
 			return err
 		case errors.Is(err, datastore.ErrAmbiguous):
@@ -135,8 +157,8 @@ func (s *store) commit(batch []*pending) error {
 			// the head, so nothing can follow before that is known.
 			ambiguous = true
 			time.Sleep(time.Duration(try+1) * 10 * time.Millisecond)
-		case errors.Is(err, datastore.ErrForked), errors.Is(err, datastore.ErrCompacted):
-			if err := s.reload(ctx); err != nil {
+		case anotherLine(err):
+			if err := s.renew(base); err != nil {
 				return err
 			}
 		default:
@@ -182,14 +204,13 @@ func (s *store) judge(working *state, batch []*pending, tail datastore.Tail, amb
 			RequestID: p.request.ID, BodyDigest: p.digest, Operations: j.operations,
 		}
 		e, err := datastore.Seal(working.head.Hash, change)
-		if err != nil {
-			return nil, err
+		if p.err = err; err != nil {
+			continue
 		}
 		change.Hash = e.Hash
 		if err := working.apply(change); err != nil {
 			return nil, err
 		}
-		s.hashes.Add(change.Revision, change.Hash)
 		committed[change.RequestID] = change
 		entries = append(entries, e)
 		p.outcome = j.outcome(working.head, working.store)

@@ -18,7 +18,7 @@ import (
 func (a *app) schemaCommand() *cobra.Command {
 	return group("schema", "Check, format, compare, apply and test schemas",
 		a.schemaCheckCommand(), a.schemaFmtCommand(), a.schemaDiffCommand(),
-		a.schemaApplyCommand(), a.schemaShowCommand())
+		a.schemaApplyCommand(), a.schemaShowCommand(), a.schemaTestCommand())
 }
 
 // schemaFile is a schema read from a file, with the texts of the files it imports, for error messages.

@@ -120,9 +120,9 @@ func (p *parser) fields(n *yaml.Node, known ...string) map[string]*yaml.Node {
 		case key.Kind != yaml.ScalarNode:
 			p.add(key, "the key is not a name", "write one of "+strings.Join(known, ", "))
 		case fields[key.Value] != nil:
-			p.add(key, fmt.Sprintf("`%s` is given twice", key.Value), "join the two")
+			p.add(key, fmt.Sprintf("`%s` is given twice", shorten(key.Value)), "join the two")
 		case !slices.Contains(known, key.Value):
-			p.add(key, fmt.Sprintf("there is no key `%s` here", key.Value), "write one of "+strings.Join(known, ", "))
+			p.add(key, fmt.Sprintf("there is no key `%s` here", shorten(key.Value)), "write one of "+strings.Join(known, ", "))
 		default:
 			fields[key.Value] = value
 		}
@@ -186,13 +186,13 @@ func (p *parser) schemaSource(root, inline, file *yaml.Node) (src schema.Source,
 func (p *parser) schemaFile(at *yaml.Node, written string) (schema.Source, []string, bool) {
 	full, ok := beside(p.name, written)
 	if !ok {
-		p.add(at, fmt.Sprintf("the schema file `%s` lies outside the folder of this file", written),
+		p.add(at, fmt.Sprintf("the schema file `%s` lies outside the folder of this file", shorten(written)),
 			"name a file of that folder, relative to it")
 		return schema.Source{}, nil, false
 	}
 	text, err := p.read(full)
 	if err != nil {
-		p.add(at, fmt.Sprintf("cannot read the schema file `%s`: %v", written, err), "the name is relative to this file")
+		p.add(at, fmt.Sprintf("cannot read the schema file `%s`: %v", shorten(written), err), "the name is relative to this file")
 		return schema.Source{}, nil, false
 	}
 	return schema.Source{Name: full, Text: text}, nil, true

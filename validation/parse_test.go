@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pembadb/pemba/schema"
 )
@@ -163,4 +164,38 @@ func FuzzParse(f *testing.F) {
 		}
 		coverage(file.Schema, file.Assertions)
 	})
+}
+
+func TestHostileFilesEndInAnErrorSoon(t *testing.T) {
+	for name, text := range map[string]string{
+		"brackets":       strings.Repeat("[", 200_000),
+		"braces":         strings.Repeat("{a: ", 200_000),
+		"deep blocks":    strings.Repeat("- ", 100_000),
+		"a bomb":         "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nschema: *c\n",
+		"itself":         "&a schema: *a\n",
+		"merge":          "<<: {schema: x}\n",
+		"long lines":     smallSchema + "relationships: |-\n  " + strings.Repeat("a", 5_000_000) + "\n",
+		"long key":       strings.Repeat("k", 1_000_000) + ": 1\n",
+		"deep context":   smallSchema + "assertions:\n  assertTrue:\n    - 'document:1#view@user:a with " + strings.Repeat(`{"a":`, 5000) + "1" + strings.Repeat("}", 5000) + "'\n",
+		"too many bytes": strings.Repeat("# padding padding\n", MaxBytes/18+1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			start := time.Now()
+			if _, err := Parse("x.yaml", []byte(text), nil); err == nil || len(err.Error()) > 20_000 {
+				t.Errorf("want a short error, got %.200v", err)
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("took %v", took)
+			}
+		})
+	}
+}
+
+func TestLinesMayEndAsOnWindows(t *testing.T) {
+	text := strings.ReplaceAll(smallSchema+"relationships: |-\n  document:1#viewer@user:a\n  document:1#owner@user:a\n", "\n", "\r\n")
+	_, err := Parse("x.yaml", []byte(text), nil)
+	var first *Error
+	if !errors.As(err, &first) || first.Pos.Line != 9 || first.Pos.Column != 3 {
+		t.Errorf("got %v", err)
+	}
 }

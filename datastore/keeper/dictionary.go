@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"hash/maphash"
 	"strings"
 	"sync"
 
@@ -12,11 +13,16 @@ import (
 // dictionary gives objects their ids and interns what edges carry besides ids.
 // It only grows, so the snapshots made from it share it; a store's dictionary is
 // replaced as a whole when most of it is dead.
+//
+// Objects are found through a table of ids with open addressing, which takes a
+// quarter of the memory of a map.
 type dictionary struct {
 	mu      sync.RWMutex
-	ids     map[tuple.Object]datastore.ID
-	objects []tuple.Object // by id; objects[0] is unused
+	seed    maphash.Seed
+	slots   []datastore.ID // a power of two of them; zero: free
+	objects []string       // the objects' ids, by id; objects[0] is unused
 	types   []schema.Name  // by id
+	texts   []string       // of types, by name
 	traits  []trait        // by edge.trait; traits[0] is none
 	byTrait map[trait]uint32
 }
@@ -29,28 +35,62 @@ type trait struct {
 
 func newDictionary() *dictionary {
 	return &dictionary{
-		ids:     map[tuple.Object]datastore.ID{},
-		objects: make([]tuple.Object, 1),
+		seed:    maphash.MakeSeed(),
+		slots:   make([]datastore.ID, 16),
+		objects: make([]string, 1),
 		types:   make([]schema.Name, 1),
 		traits:  make([]trait, 1),
 		byTrait: map[trait]uint32{},
 	}
 }
 
+func (d *dictionary) hash(typ, id string) uint64 {
+	return maphash.String(d.seed, id) + 31*maphash.String(d.seed, typ)
+}
+
+// slot returns where the object is, or where it would be put. mu is held.
+func (d *dictionary) slot(o tuple.Object) int {
+	mask := len(d.slots) - 1
+	i := int(d.hash(o.Type, o.ID)) & mask
+	for ; d.slots[i] != 0; i = (i + 1) & mask {
+		if id := d.slots[i]; d.objects[id] == o.ID && d.texts[d.types[id]] == o.Type {
+			break
+		}
+	}
+	return i
+}
+
+// grow doubles the table when it is three quarters full. mu is held.
+func (d *dictionary) grow() {
+	if 4*len(d.objects) < 3*len(d.slots) {
+		return
+	}
+	d.slots = make([]datastore.ID, 2*len(d.slots))
+	mask := len(d.slots) - 1
+	for id := 1; id < len(d.objects); id++ {
+		i := int(d.hash(d.texts[d.types[id]], d.objects[id])) & mask
+		for d.slots[i] != 0 {
+			i = (i + 1) & mask
+		}
+		d.slots[i] = datastore.ID(id)
+	}
+}
+
 func (d *dictionary) id(o tuple.Object) (datastore.ID, bool) {
 	d.mu.RLock()
-	id, ok := d.ids[o]
+	id := d.slots[d.slot(o)]
 	d.mu.RUnlock()
-	return id, ok
+	return id, id != 0
 }
 
 func (d *dictionary) object(id datastore.ID) (tuple.Object, schema.Name) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	if int(id) >= len(d.objects) {
+	if id == 0 || int(id) >= len(d.objects) {
 		return tuple.Object{}, 0
 	}
-	return d.objects[id], d.types[id]
+	typ := d.types[id]
+	return tuple.Object{Type: d.texts[typ], ID: d.objects[id]}, typ
 }
 
 func (d *dictionary) trait(i uint32) trait {
@@ -73,17 +113,22 @@ func (d *dictionary) add(o tuple.Object, typ schema.Name) datastore.ID {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if id, ok := d.ids[o]; ok {
+	slot := d.slot(o)
+	if id := d.slots[slot]; id != 0 {
 		return id
 	}
 	id := datastore.ID(len(d.objects))
 	if id >= datastore.FirstForeignID {
 		panic("keeper: a store has more objects than ids")
 	}
-	o.ID = strings.Clone(o.ID) // it may be a part of a longer text
-	d.ids[o] = id
-	d.objects = append(d.objects, o)
+	for int(typ) >= len(d.texts) {
+		d.texts = append(d.texts, "")
+	}
+	d.texts[typ] = o.Type
+	d.objects = append(d.objects, strings.Clone(o.ID)) // it may be a part of a longer text
 	d.types = append(d.types, typ)
+	d.slots[slot] = id
+	d.grow()
 	return id
 }
 

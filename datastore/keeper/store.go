@@ -92,7 +92,11 @@ func newStore(k *Keeper, id datastore.StoreID) *store {
 // recent returns a state that was the head's at most MaxStaleness ago.
 func (s *store) recent(ctx context.Context) (*state, error) {
 	if p := s.current.Load(); p != nil {
-		if at := p.confirmed.Load(); at != 0 && time.Duration(sinceStart()-at) < s.keeper.opts.MaxStaleness {
+		at := p.confirmed.Load()
+		if age := time.Duration(sinceStart() - at); at != 0 && age < s.keeper.opts.MaxStaleness {
+			if age > s.keeper.opts.MaxStaleness/2 {
+				s.join() // so that nobody has to wait on a store in use
+			}
 			return p.state, nil
 		}
 	}
@@ -101,17 +105,10 @@ func (s *store) recent(ctx context.Context) (*state, error) {
 
 // atHead returns a state that was the head's at some time after the call began.
 func (s *store) atHead(ctx context.Context) (*state, error) {
-	s.mu.Lock()
-	c := s.next
+	c := s.join()
 	if c == nil {
-		c = &catchUp{done: make(chan struct{})}
-		if !s.keeper.begin(func() { s.run(c) }) {
-			s.mu.Unlock()
-			return nil, datastore.ErrClosed
-		}
-		s.next = c
+		return nil, datastore.ErrClosed
 	}
-	s.mu.Unlock()
 	select {
 	case <-c.done:
 		if c.err != nil {
@@ -121,6 +118,21 @@ func (s *store) atHead(ctx context.Context) (*state, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// join returns the catch-up that has not begun yet, and sees to it that there is
+// one; nil if the Keeper is closed.
+func (s *store) join() *catchUp {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next == nil {
+		c := &catchUp{done: make(chan struct{})}
+		if !s.keeper.begin(func() { s.run(c) }) {
+			return nil
+		}
+		s.next = c
+	}
+	return s.next
 }
 
 func (s *store) run(c *catchUp) {

@@ -2,10 +2,12 @@ package keeper_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -445,4 +447,75 @@ func TestAClosedKeeperSaysSo(t *testing.T) {
 			t.Errorf("after Close the error is %v", err)
 		}
 	}
+}
+
+func TestADictionaryOfTheDeadIsRenewedUnderItsReaders(t *testing.T) {
+	k := openWithSchema(t, memory.New(), keeper.Options{})
+	write(t, k, updating(t, datastore.Create, "document:kept#viewer@user:ada[on_day]"))
+	early := at(t, k, datastore.FullyConsistent, "")
+	for round := range 15 {
+		var texts []string
+		for i := range 1000 {
+			texts = append(texts, fmt.Sprintf("document:%d-%d#viewer@user:%d-%d", round, i, round, i))
+		}
+		write(t, k, updating(t, datastore.Create, texts...))
+		write(t, k, updating(t, datastore.Delete, texts...))
+	}
+	late := at(t, k, datastore.FullyConsistent, "")
+	if _, ok := late.ID(tuple.Object{Type: "document", ID: "0-0"}); ok {
+		t.Error("an object deleted long ago still has an id")
+	}
+	for _, s := range []datastore.Snapshot{early, late} {
+		id, _ := s.ID(tuple.Object{Type: "document", ID: "kept"})
+		var got []string
+		if err := s.Read(bg, []datastore.Query{{Object: id}}, func(_ int, e datastore.Edge) bool {
+			got = append(got, s.Object(e.Subject).String()+"["+e.Caveat+"]")
+			return true
+		}); err != nil || len(got) != 1 || got[0] != "user:ada[on_day]" {
+			t.Errorf("revision %d reads %v, %v", s.Head().Revision, got, err)
+		}
+	}
+}
+
+func TestANodeFarBehindCatchesUpInPages(t *testing.T) {
+	log := memory.New()
+	a, b := openWithSchema(t, log, keeper.Options{}), open(t, keptOpen{log}, keeper.Options{MaxStaleness: time.Hour})
+	at(t, b, datastore.FullyConsistent, "")
+	var o datastore.Outcome
+	for i := range 2100 {
+		o = write(t, a, updating(t, datastore.Touch, fmt.Sprintf("document:%d#viewer@user:ada", i%10)))
+	}
+	if s := at(t, b, datastore.FullyConsistent, ""); s.Zookie() != o.Zookie || strings.Count(rows(t, s, time.Now()), "\n") != 9 {
+		t.Errorf("the node that was behind is at revision %d, want %d", s.Head().Revision, o.Revision)
+	}
+}
+
+// TestAnUnknownOperationStopsTheStore: a newer node wrote what this one does not
+// know; answering without it would be answering wrongly.
+func TestAnUnknownOperationStopsTheStore(t *testing.T) {
+	log := &newer{Log: memory.New()}
+	k := openWithSchema(t, log, keeper.Options{})
+	log.unknown.Store(true)
+	if _, err := k.At(bg, datastore.Default, datastore.Consistency{Level: datastore.FullyConsistent}); !errors.Is(err, datastore.ErrUnknownOperation) {
+		t.Errorf("the answer is %v", err)
+	}
+}
+
+// newer is a Log whose history goes on with an entry of a later format.
+type newer struct {
+	datastore.Log
+	unknown atomic.Bool
+}
+
+func (n *newer) After(ctx context.Context, id datastore.StoreID, from datastore.Revision, limit int) (datastore.Head, []datastore.Entry, error) {
+	head, entries, err := n.Log.After(ctx, id, from, limit)
+	if !n.unknown.Load() || err != nil || from != head.Revision {
+		return head, entries, err
+	}
+	e := datastore.Entry{Revision: from + 1, Header: []byte{0x08, 99, 0x10, byte(from + 1)}} // format and revision
+	digest := sha256.Sum256(nil)
+	e.Header = append(append(e.Header, 0x42, 32), digest[:]...) // of the payload
+	e.Hash = datastore.Hash(sha256.Sum256(append(append([]byte("pemba change 1\x00"), head.Hash[:]...), e.Header...)))
+	head.Revision, head.Hash = e.Revision, e.Hash
+	return head, []datastore.Entry{e}, nil
 }

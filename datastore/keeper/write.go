@@ -83,11 +83,24 @@ func (s *store) submit(ctx context.Context, p *pending) (datastore.Outcome, erro
 	}
 }
 
+// batchLen is how many of the requests that wait go into one transaction. A
+// schema ends it, so that no relationship enters the dictionary under names that
+// may yet fail to be committed.
+func batchLen(queue []*pending) int {
+	n := min(len(queue), maxBatch)
+	for i, p := range queue[:n] {
+		if p.request.Schema != nil {
+			return i + 1
+		}
+	}
+	return n
+}
+
 // commitQueue commits what waits, in batches, until nothing does.
 func (s *store) commitQueue() {
 	for {
 		s.mu.Lock()
-		batch := s.queue[:min(len(s.queue), maxBatch)]
+		batch := s.queue[:batchLen(s.queue)]
 		s.queue = s.queue[len(batch):]
 		if len(batch) == 0 {
 			s.queue, s.committing = nil, false
@@ -142,12 +155,6 @@ func (s *store) commit(batch []*pending) error {
 			p.confirm(begun)
 			s.remember(p, entries)
 			return nil
-		}
-		if working.names != base.names {
-			// The dictionary may hold objects under names that were never committed.
-			if err := s.renew(base); err != nil {
-				return err
-			}
 		}
 		switch {
 		case try == commitRetries || ctx.Err() != nil:

@@ -316,6 +316,8 @@ type SchemaUpdate struct {
 	Text string
 	// Expected, if not nil, is the Hash of the schema it must replace.
 	Expected *[32]byte
+	// DryRun judges the schema and changes nothing.
+	DryRun bool
 }
 
 // Request is one write: it becomes one change, or none.

@@ -100,6 +100,7 @@ type PermissionAnswer struct {
 	Name         string
 	IsPermission bool
 	Answer       Answer
+	Err          error // why there is no answer; nil if there is one
 }
 
 // Permissions answers, in the order of the schema, for every relation and
@@ -114,10 +115,10 @@ func Permissions(ctx context.Context, s datastore.Snapshot, resource tuple.Objec
 	var out []PermissionAnswer
 	for _, r := range s.Schema().Definition(resource.Type).Relations {
 		a, err := e.ask(ctx, object, r)
-		if err != nil {
-			return nil, fmt.Errorf("%s#%s: %w", resource, r.Text, err)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
-		out = append(out, PermissionAnswer{Name: r.Text, IsPermission: r.IsPermission(), Answer: a})
+		out = append(out, PermissionAnswer{Name: r.Text, IsPermission: r.IsPermission(), Answer: a, Err: err})
 	}
 	return out, nil
 }

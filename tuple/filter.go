@@ -12,6 +12,9 @@ type Filter struct {
 	Subject        SubjectFilter
 	// Caveat selects relationships with the caveat of that name.
 	Caveat string
+	// Expires, if not nil, selects relationships that have an expiration, or those
+	// that have none.
+	Expires *bool
 }
 
 // SubjectFilter selects subjects.
@@ -96,6 +99,7 @@ func (f Filter) Matches(r Relationship) bool {
 		strings.HasPrefix(r.Object.ID, f.ObjectIDPrefix) &&
 		matches(f.Relation, r.Relation) &&
 		matches(f.Caveat, r.Caveat.Name) &&
+		(f.Expires == nil || *f.Expires != r.Expiration.IsZero()) &&
 		f.Subject.Matches(r.Subject)
 }
 

@@ -334,6 +334,10 @@ func (j *judgement) applySchema(u *datastore.SchemaUpdate) error {
 	if err := j.orphans(compiled); err != nil {
 		return err
 	}
+	if u.DryRun {
+		j.operations, j.nothing = nil, true
+		return nil
+	}
 	text := &datastore.SchemaText{Text: compiled.Text, Hash: compiled.Hash, PreviousHash: before}
 	for n, name := range names.All() {
 		if int(n) > j.state.names.Len() {

@@ -1,0 +1,162 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/pembadb/pemba/datastore"
+	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
+)
+
+// caller is who makes a request.
+type caller struct {
+	name  string // the actor in the history
+	role  pembav1.Role
+	store datastore.StoreID // zero for all
+}
+
+type callerKey struct{}
+
+func callerOf(ctx context.Context) caller {
+	c, _ := ctx.Value(callerKey{}).(caller)
+	return c
+}
+
+// Roles, by what they may do beyond the ones before.
+const (
+	checker     = pembav1.Role_ROLE_CHECKER
+	reader      = pembav1.Role_ROLE_READER
+	writer      = pembav1.Role_ROLE_WRITER
+	schemaAdmin = pembav1.Role_ROLE_SCHEMA_ADMIN
+	auditor     = pembav1.Role_ROLE_AUDITOR
+	admin       = pembav1.Role_ROLE_ADMIN
+)
+
+// methods says which roles may call which method; admin may call all. A method
+// that is missing here is refused. Methods without roles are open to everybody.
+var methods = map[string][]pembav1.Role{
+	"/pemba.v1.PermissionService/Check":           {checker, reader, writer, schemaAdmin, auditor},
+	"/pemba.v1.PermissionService/BulkCheck":       {checker, reader, writer, schemaAdmin, auditor},
+	"/pemba.v1.PermissionService/ListPermissions": {checker, reader, writer, schemaAdmin, auditor},
+	"/pemba.v1.PermissionService/Expand":          {reader, writer, schemaAdmin, auditor},
+
+	"/pemba.v1.RelationshipService/ReadRelationships":   {reader, writer, schemaAdmin, auditor},
+	"/pemba.v1.RelationshipService/ExportRelationships": {reader, writer, schemaAdmin, auditor},
+	"/pemba.v1.RelationshipService/WriteRelationships":  {writer},
+	"/pemba.v1.RelationshipService/DeleteRelationships": {writer},
+	"/pemba.v1.RelationshipService/ImportRelationships": {writer},
+
+	"/pemba.v1.SchemaService/GetSchema":     {reader, writer, schemaAdmin, auditor},
+	"/pemba.v1.SchemaService/ReflectSchema": {reader, writer, schemaAdmin, auditor},
+	"/pemba.v1.SchemaService/DiffSchema":    {reader, writer, schemaAdmin, auditor},
+	"/pemba.v1.SchemaService/ApplySchema":   {schemaAdmin},
+
+	"/pemba.v1.WatchService/Watch":         {reader, writer, schemaAdmin, auditor},
+	"/pemba.v1.HistoryService/ReadHistory": {auditor},
+	"/pemba.v1.StoreService/VerifyStore":   {auditor},
+	"/pemba.v1.StoreService/ListStores":    {auditor},
+	"/pemba.v1.StoreService/CreateStore":   {admin},
+	"/pemba.v1.StoreService/DeleteStore":   {admin},
+	"/pemba.v1.TokenService/CreateToken":   {admin},
+	"/pemba.v1.TokenService/ListTokens":    {admin},
+	"/pemba.v1.TokenService/RevokeToken":   {admin},
+
+	"/grpc.health.v1.Health/Check":                                   nil,
+	"/grpc.health.v1.Health/List":                                    nil,
+	"/grpc.health.v1.Health/Watch":                                   nil,
+	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      nil,
+	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": nil,
+}
+
+// acrossStores are methods about the whole server: a token for one store cannot
+// call them.
+var acrossStores = map[string]bool{
+	"/pemba.v1.StoreService/ListStores":  true,
+	"/pemba.v1.StoreService/CreateStore": true,
+	"/pemba.v1.StoreService/DeleteStore": true,
+	"/pemba.v1.TokenService/CreateToken": true,
+	"/pemba.v1.TokenService/ListTokens":  true,
+	"/pemba.v1.TokenService/RevokeToken": true,
+}
+
+// authenticate finds out who calls and whether they may call method.
+func (s *Server) authenticate(ctx context.Context, method string) (context.Context, error) {
+	roles, known := methods[method]
+	if known && roles == nil {
+		return ctx, nil
+	}
+	c, err := s.caller(ctx)
+	if err != nil {
+		return ctx, s.status(ctx, method, err)
+	}
+	allowed := known && c.role == admin
+	for _, r := range roles {
+		allowed = allowed || r == c.role
+	}
+	if !allowed {
+		return ctx, problem(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_ROLE_TOO_WEAK,
+			"token %q has role %s, which may not call %s", c.name, roleName(c.role), method)
+	}
+	if c.store != 0 && acrossStores[method] {
+		return ctx, problem(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_STORE_NOT_GRANTED,
+			"token %q is for one store, and %s is about all; use a token for all stores", c.name, method)
+	}
+	return context.WithValue(ctx, callerKey{}, c), nil
+}
+
+func (s *Server) caller(ctx context.Context) (caller, error) {
+	given := metadata.ValueFromIncomingContext(ctx, "authorization")
+	if len(given) == 0 {
+		return s.anonymous(ctx)
+	}
+	scheme, secret, _ := strings.Cut(given[0], " ")
+	if !strings.EqualFold(scheme, "bearer") || secret == "" || len(given) > 1 {
+		return caller{}, problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_NO_TOKEN, "the authorization metadata must be one `Bearer TOKEN`")
+	}
+	hash := sha256.Sum256([]byte(secret))
+	if want := sha256.Sum256([]byte(s.config.Token)); s.config.Token != "" && subtle.ConstantTimeCompare(hash[:], want[:]) == 1 {
+		return caller{name: "admin", role: admin}, nil
+	}
+	t, ok, err := s.ds.TokenByHash(ctx, hash)
+	if err != nil {
+		return caller{}, err
+	}
+	if ok {
+		return caller{name: t.Name, role: roleOf(t.Role), store: t.StoreID}, nil
+	}
+	if s.config.Token == "" {
+		if c, err := s.anonymous(ctx); err == nil {
+			return c, nil // nobody needs a token here, so one too many does no harm
+		}
+	}
+	return caller{}, problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_UNKNOWN_TOKEN, "the token is unknown or revoked")
+}
+
+// anonymous is the caller without a token: an admin where the server was started
+// without one and none was made, for then it listens on loopback only.
+func (s *Server) anonymous(ctx context.Context) (caller, error) {
+	if s.config.Token == "" {
+		made, err := s.ds.Tokens(ctx)
+		if err != nil {
+			return caller{}, err
+		}
+		if len(made) == 0 {
+			return caller{name: "anonymous", role: admin}, nil
+		}
+	}
+	return caller{}, problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_NO_TOKEN, "a token is needed; pass one as `authorization: Bearer TOKEN` (pemba --token)")
+}
+
+// roleName is a role as people write it: `schema-admin`.
+func roleName(r pembav1.Role) string {
+	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(r.String(), "ROLE_")), "_", "-")
+}
+
+func roleOf(name string) pembav1.Role {
+	return pembav1.Role(pembav1.Role_value["ROLE_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))])
+}

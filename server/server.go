@@ -1,0 +1,172 @@
+// Package server is the process: the gRPC services of pemba.v1, each a
+// translation to the packages that decide, and who may call them.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/graph"
+	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
+)
+
+// Config is what a Server needs; Datastore must be set.
+type Config struct {
+	Datastore datastore.Datastore
+	// Token is the static admin token; empty for none.
+	Token string
+	// Limits bound the work of one question.
+	Limits graph.Limits
+	// MaxRequestBytes bounds a message from a client (4 MiB).
+	MaxRequestBytes int
+	// MaxItems bounds the questions of a bulk check (10,000).
+	MaxItems int
+	// MaxContextBytes bounds a caveat context (64 KiB).
+	MaxContextBytes int
+	// Logger takes what goes wrong; nil is slog.Default.
+	Logger *slog.Logger
+}
+
+// Server serves pemba.v1.
+type Server struct {
+	config Config
+	ds     datastore.Datastore
+	log    *slog.Logger
+	grpc   *grpc.Server
+	health *health.Server
+	ctx    context.Context // ends when the server stops, and with it streams that never end
+	stop   context.CancelFunc
+}
+
+// New makes a Server that does not listen yet.
+func New(c Config) (*Server, error) {
+	if c.Datastore == nil {
+		return nil, errors.New("server: no datastore")
+	}
+	set := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	set(&c.MaxRequestBytes, 4<<20)
+	set(&c.MaxItems, 10_000)
+	set(&c.MaxContextBytes, 64<<10)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	s := &Server{config: c, ds: c.Datastore, log: c.Logger, health: health.NewServer()}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.grpc = grpc.NewServer(
+		grpc.MaxRecvMsgSize(c.MaxRequestBytes),
+		grpc.MaxConcurrentStreams(1000),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(s.unary),
+		grpc.ChainStreamInterceptor(s.stream),
+	)
+	pembav1.RegisterPermissionServiceServer(s.grpc, &permissions{Server: s})
+	pembav1.RegisterRelationshipServiceServer(s.grpc, &relationships{Server: s})
+	pembav1.RegisterSchemaServiceServer(s.grpc, &schemas{Server: s})
+	pembav1.RegisterWatchServiceServer(s.grpc, &watches{Server: s})
+	pembav1.RegisterHistoryServiceServer(s.grpc, &histories{Server: s})
+	pembav1.RegisterStoreServiceServer(s.grpc, &stores{Server: s})
+	pembav1.RegisterTokenServiceServer(s.grpc, &tokens{Server: s})
+	healthv1.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	return s, nil
+}
+
+// Serve answers on lis until the Server stops; it returns nil then.
+func (s *Server) Serve(lis net.Listener) error { return s.grpc.Serve(lis) }
+
+// GracefulStop lets calls under way finish, ends watches, and when ctx ends first
+// cuts off what is left.
+func (s *Server) GracefulStop(ctx context.Context) {
+	s.health.Shutdown()
+	s.stop()
+	done := make(chan struct{})
+	go func() {
+		s.grpc.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.grpc.Stop()
+		<-done
+	}
+}
+
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	defer s.recovered(ctx, info.FullMethod, &err)
+	if ctx, err = s.authenticate(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
+	resp, err = handler(ctx, req)
+	return resp, s.status(ctx, info.FullMethod, err)
+}
+
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	ctx := ss.Context()
+	defer s.recovered(ctx, info.FullMethod, &err)
+	if ctx, err = s.authenticate(ctx, info.FullMethod); err != nil {
+		return err
+	}
+	return s.status(ctx, info.FullMethod, handler(srv, &callerStream{ss, ctx}))
+}
+
+// callerStream is a stream whose context knows the caller.
+type callerStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *callerStream) Context() context.Context { return s.ctx }
+
+// recovered turns a panic into an INTERNAL error: no request ends the server.
+func (s *Server) recovered(ctx context.Context, method string, err *error) {
+	if p := recover(); p != nil {
+		s.log.ErrorContext(ctx, "a request panicked", "method", method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		*err = status.Error(codes.Internal, "an internal error; the server's log has the details")
+	}
+}
+
+// store finds the store a request names, and checks that the caller may use it.
+func (s *Server) store(ctx context.Context, name string) (datastore.Store, error) {
+	if name == "" {
+		name = "default"
+	}
+	found, err := s.ds.StoreByName(ctx, name)
+	c := callerOf(ctx)
+	if c.store != 0 && (err != nil || c.store != found.ID) {
+		return found, problem(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_STORE_NOT_GRANTED,
+			"token %q is not for store %q; use a token of that store", c.name, name)
+	}
+	return found, err
+}
+
+// at returns a snapshot of the store a request names.
+func (s *Server) at(ctx context.Context, name string, c *pembav1.Consistency) (datastore.Snapshot, error) {
+	st, err := s.store(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	level, err := consistency(c)
+	if err != nil {
+		return nil, err
+	}
+	return s.ds.At(ctx, st.ID, level)
+}

@@ -184,7 +184,7 @@ func TestHostileFilesEndInAnErrorSoon(t *testing.T) {
 			if _, err := Parse("x.yaml", []byte(text), nil); err == nil || len(err.Error()) > 20_000 {
 				t.Errorf("want a short error, got %.200v", err)
 			}
-			if took := time.Since(start); took > 5*time.Second {
+			if took := time.Since(start); took > 5*time.Second && !raceEnabled {
 				t.Errorf("took %v", took)
 			}
 		})

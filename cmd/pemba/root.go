@@ -87,7 +87,7 @@ wins. Exit codes: 0 yes or ok, 1 error, 2 usage, 3 no permission, 4 conditional.
 			root.AddCommand(c)
 		}
 	}
-	add("start")
+	add("start", a.quickstartCommand(), a.serveCommand())
 	add("ask", a.checkCommand(), a.permissionsCommand(), a.bulkCheckCommand(), a.expandCommand(),
 		a.historyCommand(), a.watchCommand())
 	add("change", a.schemaCommand(), a.relationshipCommand())

@@ -160,3 +160,10 @@ func roleName(r pembav1.Role) string {
 func roleOf(name string) pembav1.Role {
 	return pembav1.Role(pembav1.Role_value["ROLE_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))])
 }
+
+// HasRoles reports whether a method stands in the table of who may call what; one
+// that does not is refused.
+func HasRoles(method string) bool {
+	_, ok := methods[method]
+	return ok
+}

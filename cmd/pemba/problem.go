@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	pb "github.com/pembadb/pemba/proto/pemba/v1"
 )
 
 // answered ends a command with an exit code and nothing more to say.
@@ -72,16 +71,6 @@ func (e remoteError) info() *errdetails.ErrorInfo {
 	for _, d := range e.status.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok && strings.HasPrefix(info.Domain, "pemba") {
 			return info
-		}
-	}
-	return nil
-}
-
-// schemaErrors returns the errors in a schema that the server found.
-func (e remoteError) schemaErrors() []*pb.SchemaProblem {
-	for _, d := range e.status.Details() {
-		if s, ok := d.(*pb.SchemaErrors); ok {
-			return s.Errors
 		}
 	}
 	return nil

@@ -1,0 +1,252 @@
+package server_test
+
+import (
+	"context"
+	"net"
+	"strings"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/pembadb/pemba/datastore/keeper"
+	"github.com/pembadb/pemba/datastore/memory"
+	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
+	"github.com/pembadb/pemba/server"
+)
+
+// serve starts a real server and returns a connection to it.
+func serve(t *testing.T, token string) *grpc.ClientConn {
+	t.Helper()
+	k, err := keeper.Open(memory.New(), keeper.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := server.New(server.Config{Datastore: k, Token: token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(lis) }()
+	conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		s.GracefulStop(context.Background())
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return conn
+}
+
+func bearer(t *testing.T, token string) context.Context {
+	return metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token)
+}
+
+func reason(err error) string {
+	for _, d := range status.Convert(err).Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			return info.Reason
+		}
+	}
+	return ""
+}
+
+// expect fails unless err has a code and a reason.
+func expect(t *testing.T, what string, err error, code codes.Code, why string) {
+	t.Helper()
+	if status.Code(err) != code || reason(err) != why {
+		t.Errorf("%s: %v with reason %q, want %v with reason %q", what, err, reason(err), code, why)
+	}
+}
+
+const schemaText = `
+caveat at(hour int) { hour > 8 }
+definition user {}
+definition group { relation member: user | group#member }
+definition document {
+  relation viewer: user | group#member | user with at
+  permission view = viewer
+}`
+
+func relationship(typ, id, relation, subjectType, subjectID string) *pembav1.Relationship {
+	return &pembav1.Relationship{
+		Resource: &pembav1.Object{Type: typ, Id: id}, Relation: relation, Subject: &pembav1.Subject{Type: subjectType, Id: subjectID},
+	}
+}
+
+func create(r *pembav1.Relationship) *pembav1.WriteOperation {
+	return &pembav1.WriteOperation{Operation: &pembav1.WriteOperation_Create{Create: r}}
+}
+
+func check(user string) *pembav1.CheckRequest {
+	return &pembav1.CheckRequest{
+		Resource: &pembav1.Object{Type: "document", Id: "d"}, Permission: "view", Subject: &pembav1.Subject{Type: "user", Id: user},
+	}
+}
+
+func TestWhatIsWrittenIsAnsweredAtItsZookie(t *testing.T) {
+	conn := serve(t, "")
+	ctx := t.Context()
+	schemas, writes, asks := pembav1.NewSchemaServiceClient(conn), pembav1.NewRelationshipServiceClient(conn), pembav1.NewPermissionServiceClient(conn)
+	_, err := asks.Check(ctx, check("ada"))
+	expect(t, "check without a schema", err, codes.FailedPrecondition, "UNKNOWN_TYPE")
+	applied, err := schemas.ApplySchema(ctx, &pembav1.ApplySchemaRequest{Text: schemaText})
+	if err != nil {
+		t.Fatal(err)
+	}
+	written, err := writes.WriteRelationships(ctx, &pembav1.WriteRelationshipsRequest{
+		Operations: []*pembav1.WriteOperation{create(relationship("document", "d", "viewer", "user", "ada"))}, RequestId: "once",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := check("ada")
+	r.Consistency = &pembav1.Consistency{Requirement: &pembav1.Consistency_AtLeastAsFresh{AtLeastAsFresh: written.Zookie}}
+	got, err := asks.Check(ctx, r)
+	if err != nil || got.Answer != pembav1.Answer_ANSWER_HAS_PERMISSION {
+		t.Errorf("at the write's zookie: %v, %v", got, err)
+	}
+	r.Consistency = &pembav1.Consistency{Requirement: &pembav1.Consistency_AtExactSnapshot{AtExactSnapshot: applied.Zookie}}
+	if got, err = asks.Check(ctx, r); err != nil || got.Answer != pembav1.Answer_ANSWER_NO_PERMISSION {
+		t.Errorf("at the schema's zookie: %v, %v", got, err)
+	}
+	again, err := writes.WriteRelationships(ctx, &pembav1.WriteRelationshipsRequest{
+		Operations: []*pembav1.WriteOperation{create(relationship("document", "d", "viewer", "user", "ada"))}, RequestId: "once",
+	})
+	if err != nil || !again.Repeated || again.Zookie != written.Zookie {
+		t.Errorf("the same request again: %v, %v", again, err)
+	}
+	_, err = writes.WriteRelationships(ctx, &pembav1.WriteRelationshipsRequest{
+		Operations: []*pembav1.WriteOperation{create(relationship("document", "d", "viewer", "user", "bob"))}, RequestId: "once",
+	})
+	expect(t, "another request under the same id", err, codes.AlreadyExists, "REQUEST_ID_REUSED")
+	_, err = writes.WriteRelationships(ctx, &pembav1.WriteRelationshipsRequest{
+		Operations: []*pembav1.WriteOperation{create(relationship("document", "d", "viewer", "user", "ada"))},
+	})
+	expect(t, "creating what exists", err, codes.AlreadyExists, "RELATIONSHIP_EXISTS")
+	r = check("ada")
+	r.Permission = "veiw"
+	_, err = asks.Check(ctx, r)
+	expect(t, "a misspelt permission", err, codes.FailedPrecondition, "UNKNOWN_RELATION")
+	if !strings.Contains(err.Error(), `did you mean "view"?`) {
+		t.Errorf("a misspelt permission: %v", err)
+	}
+	r = check("ada")
+	r.Store = "nowhere"
+	_, err = asks.Check(ctx, r)
+	expect(t, "an unknown store", err, codes.NotFound, "UNKNOWN_STORE")
+	r = check("ada")
+	r.Consistency = &pembav1.Consistency{Requirement: &pembav1.Consistency_AtExactSnapshot{AtExactSnapshot: "nonsense"}}
+	_, err = asks.Check(ctx, r)
+	expect(t, "a damaged zookie", err, codes.FailedPrecondition, "FOREIGN_ZOOKIE")
+	_, err = schemas.ApplySchema(ctx, &pembav1.ApplySchemaRequest{Text: "definition user {}"})
+	expect(t, "a schema that orphans", err, codes.FailedPrecondition, "SCHEMA_ORPHANS")
+	_, err = schemas.ApplySchema(ctx, &pembav1.ApplySchemaRequest{Text: "definition {"})
+	expect(t, "a broken schema", err, codes.InvalidArgument, "INVALID_SCHEMA")
+}
+
+func TestTokensOpenWhatTheirRoleAndStoreAllow(t *testing.T) {
+	conn := serve(t, "root-secret")
+	root := bearer(t, "root-secret")
+	asks, tokens := pembav1.NewPermissionServiceClient(conn), pembav1.NewTokenServiceClient(conn)
+	_, err := asks.Check(t.Context(), check("ada"))
+	expect(t, "no token", err, codes.Unauthenticated, "NO_TOKEN")
+	_, err = asks.Check(bearer(t, "guess"), check("ada"))
+	expect(t, "a wrong token", err, codes.Unauthenticated, "UNKNOWN_TOKEN")
+	if _, err := pembav1.NewSchemaServiceClient(conn).ApplySchema(root, &pembav1.ApplySchemaRequest{Text: schemaText}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pembav1.NewStoreServiceClient(conn).CreateStore(root, &pembav1.CreateStoreRequest{Store: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	made, err := tokens.CreateToken(root, &pembav1.CreateTokenRequest{Name: "gateway", Store: "default", Role: pembav1.Role_ROLE_CHECKER})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateway := bearer(t, made.Secret)
+	if _, err := asks.Check(gateway, check("ada")); err != nil {
+		t.Errorf("a checker checks: %v", err)
+	}
+	r := check("ada")
+	r.Store = "other"
+	_, err = asks.Check(gateway, r)
+	expect(t, "a checker of another store", err, codes.PermissionDenied, "STORE_NOT_GRANTED")
+	_, err = pembav1.NewRelationshipServiceClient(conn).WriteRelationships(gateway, &pembav1.WriteRelationshipsRequest{})
+	expect(t, "a checker writes", err, codes.PermissionDenied, "ROLE_TOO_WEAK")
+	_, err = tokens.CreateToken(root, &pembav1.CreateTokenRequest{Name: "gateway", AllStores: true, Role: pembav1.Role_ROLE_CHECKER})
+	expect(t, "a token's name twice", err, codes.AlreadyExists, "TOKEN_EXISTS")
+	if _, err := tokens.RevokeToken(root, &pembav1.RevokeTokenRequest{Name: "gateway"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = asks.Check(gateway, check("ada"))
+	expect(t, "a revoked token", err, codes.Unauthenticated, "UNKNOWN_TOKEN")
+}
+
+func TestEveryMethodHasItsRolesAndBearsAnEmptyRequest(t *testing.T) {
+	conn := serve(t, "")
+	if _, err := pembav1.NewSchemaServiceClient(conn).ApplySchema(t.Context(), &pembav1.ApplySchemaRequest{Text: schemaText}); err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	protoregistry.GlobalFiles.RangeFilesByPackage("pemba.v1", func(f protoreflect.FileDescriptor) bool {
+		for i := range f.Services().Len() {
+			for j := range f.Services().Get(i).Methods().Len() {
+				m := f.Services().Get(i).Methods().Get(j)
+				count++
+				name := "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
+				if !server.HasRoles(name) {
+					t.Errorf("%s is missing in the table of roles", name)
+				}
+				for _, request := range []proto.Message{dynamicpb.NewMessage(m.Input()), hollow(m.Input())} {
+					if m.IsStreamingServer() || m.IsStreamingClient() {
+						continue
+					}
+					err := conn.Invoke(t.Context(), name, request, dynamicpb.NewMessage(m.Output()))
+					if c := status.Code(err); c == codes.Internal || c == codes.Unimplemented || c == codes.Unknown {
+						t.Errorf("%s of %v: %v", name, request, err)
+					}
+				}
+			}
+		}
+		return true
+	})
+	if count < 20 {
+		t.Errorf("only %d methods were found", count)
+	}
+}
+
+// hollow is a message with every sub-message present and empty.
+func hollow(d protoreflect.MessageDescriptor) proto.Message {
+	m := dynamicpb.NewMessage(d)
+	for i := range d.Fields().Len() {
+		f := d.Fields().Get(i)
+		switch {
+		case f.Message() == nil || f.IsMap():
+		case f.IsList():
+			l := m.Mutable(f).List()
+			l.Append(l.NewElement())
+		default:
+			m.Mutable(f)
+		}
+	}
+	return m
+}

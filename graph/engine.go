@@ -149,7 +149,7 @@ func (e *engine) node(k key) (int32, error) {
 		return i, nil
 	}
 	if len(e.nodes) >= e.limits.nodes() {
-		return 0, fmt.Errorf("%w: %d nodes; ask a narrower question or raise --max-nodes", ErrTooManyNodes, e.limits.nodes())
+		return 0, fmt.Errorf("%w: %d nodes; ask a narrower question", ErrTooManyNodes, e.limits.nodes())
 	}
 	i := int32(len(e.nodes))
 	e.nodes = append(e.nodes, node{key: k})

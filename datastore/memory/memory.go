@@ -123,10 +123,12 @@ func (l *Log) Update(ctx context.Context, store datastore.StoreID, have datastor
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, e := range entries {
-		if e.Revision != n.head.Revision+1 {
-			return datastore.Head{}, fmt.Errorf("change %d does not follow the head %d", e.Revision, n.head.Revision)
+	for i, e := range entries {
+		if before := n.head.Revision + datastore.Revision(i); e.Revision != before+1 {
+			return datastore.Head{}, fmt.Errorf("change %d does not follow the head %d", e.Revision, before)
 		}
+	}
+	for _, e := range entries {
 		n.append(e)
 	}
 	return n.head, nil

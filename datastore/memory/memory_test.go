@@ -1,0 +1,17 @@
+package memory_test
+
+import (
+	"testing"
+
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/datastore/datastoretest"
+	"github.com/pembadb/pemba/datastore/memory"
+)
+
+func TestMemoryIsALog(t *testing.T) {
+	datastoretest.Run(t, func(t *testing.T) datastore.Log {
+		log := memory.New()
+		t.Cleanup(func() { log.Close() })
+		return log
+	})
+}

@@ -149,7 +149,7 @@ func (s *Server) anonymous(ctx context.Context) (caller, error) {
 			return caller{name: "anonymous", role: admin}, nil
 		}
 	}
-	return caller{}, problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_NO_TOKEN, "a token is needed; pass one as `authorization: Bearer TOKEN` (pemba --token)")
+	return caller{}, problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_NO_TOKEN, "a token is needed; pass one as `authorization: Bearer TOKEN`")
 }
 
 // roleName is a role as people write it: `schema-admin`.

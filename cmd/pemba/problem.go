@@ -52,9 +52,8 @@ func (e remoteError) Error() string {
 
 // hints say what to do on the command line, where the server's text cannot know.
 var hints = map[string]string{
-	"NO_TOKEN":             "give --token or --token-file, or set PEMBA_TOKEN",
+	"NO_TOKEN":             "on the command line: --token, --token-file or PEMBA_TOKEN",
 	"UNKNOWN_TOKEN":        "look at --token, --token-file and PEMBA_TOKEN",
-	"UNKNOWN_STORE":        "`pemba store list` shows the stores, `pemba store create` makes one",
 	"SCHEMA_HASH_MISMATCH": "look at `pemba schema diff FILE`, then apply with its hash",
 }
 

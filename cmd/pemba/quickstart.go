@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,9 +18,9 @@ func (a *app) quickstartCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "quickstart",
 		Short: "A tour on a server of its own, in three seconds",
-		Long: `Starts a real server on a free port, applies a schema, writes relationships,
-asks questions, changes something and shows the history: each command as you
-would type it, with its real output.`,
+		Long: `Starts a real server with a temporary file on a free port, applies a schema,
+writes relationships, asks questions, changes something and shows the history:
+each command as you would type it, with its real output.`,
 		Args: takes(),
 		RunE: a.do(func(ctx context.Context, _ []string) error { return a.quickstart(ctx, keep) }),
 	}
@@ -57,7 +58,7 @@ func (a *app) quickstart(ctx context.Context, keep bool) error {
 	if err := os.WriteFile(filepath.Join(dir, "quickstart.zed"), []byte(examples.Quickstart), 0o600); err != nil {
 		return err
 	}
-	n, err := start(serving{datastore: "memory:", addr: "127.0.0.1:0"}, "")
+	n, err := start(serving{datastore: "file:" + filepath.Join(dir, "pemba.db"), addr: "127.0.0.1:0", log: slog.New(slog.DiscardHandler)}, "")
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/datastore/file"
 	"github.com/pembadb/pemba/datastore/keeper"
 	"github.com/pembadb/pemba/datastore/memory"
 	"github.com/pembadb/pemba/server"
@@ -20,8 +23,13 @@ import (
 // stop.
 const drainTime = 10 * time.Second
 
+// serving is what a server is started with.
 type serving struct {
-	datastore, addr, token, tokenFile string
+	datastore        string // memory: or file:PATH
+	addr             string
+	token, tokenFile string
+	keeper           keeper.Options
+	log              *slog.Logger
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -32,15 +40,23 @@ func (a *app) serveCommand() *cobra.Command {
 		Long: `Starts a server that answers over gRPC until SIGTERM or Ctrl-C, which lets calls
 under way finish.
 
-The datastore memory: is gone with the process. Traffic is plain text; without
-a token the server listens on loopback only.`,
+The datastore memory: is gone with the process; file:PATH is one file, where
+what was acknowledged stays. When the server is ready it prints one line; what it
+has to tell after that goes to standard error.
+
+Traffic is plain text; without a token the server listens on loopback only, and
+whoever reaches it may do everything.`,
 		Example: `  pemba serve
-  pemba serve --grpc-addr 127.0.0.1:50051 --token "$(openssl rand -hex 32)"`,
+  pemba serve --datastore file:pemba.db
+  PEMBA_TOKEN=secret pemba serve --datastore file:/var/lib/pemba/pemba.db --grpc-addr 127.0.0.1:50051`,
 		Args: takes(),
-		RunE: a.do(func(ctx context.Context, _ []string) error { return a.serve(ctx, s) }),
+		RunE: a.do(func(ctx context.Context, _ []string) error {
+			s.log = slog.New(slog.NewTextHandler(a.err, nil))
+			return a.serve(ctx, s)
+		}),
 	}
 	f := cmd.Flags()
-	f.StringVar(&s.datastore, "datastore", "memory:", "where the data lives: memory:")
+	f.StringVar(&s.datastore, "datastore", "memory:", "where the data lives: memory: or file:PATH")
 	withEnv(f, "datastore", "PEMBA_DATASTORE")
 	f.StringVar(&s.addr, "grpc-addr", "127.0.0.1:50051", "where gRPC listens")
 	withEnv(f, "grpc-addr", "PEMBA_GRPC_ADDR")
@@ -48,6 +64,12 @@ a token the server listens on loopback only.`,
 	withEnv(f, "token", "PEMBA_TOKEN")
 	f.StringVar(&s.tokenFile, "token-file", "", "a file with the token")
 	withEnv(f, "token-file", "PEMBA_TOKEN_FILE")
+	f.DurationVar(&s.keeper.MaxStaleness, "max-staleness", time.Second, "how old an answer at minimize_latency may be")
+	withEnv(f, "max-staleness", "PEMBA_MAX_STALENESS")
+	f.DurationVar(&s.keeper.Retention, "retention", 24*time.Hour, "how far back at_exact_snapshot can ask")
+	withEnv(f, "retention", "PEMBA_RETENTION")
+	f.DurationVar(&s.keeper.HistoryRetention, "history-retention", 0, "how long changes are kept; 0 keeps them for ever")
+	withEnv(f, "history-retention", "PEMBA_HISTORY_RETENTION")
 	return cmd
 }
 
@@ -56,8 +78,14 @@ func (a *app) serve(ctx context.Context, s serving) error {
 	if err != nil {
 		return err
 	}
+	if _, _, err := net.SplitHostPort(s.addr); err != nil {
+		return usagef("--grpc-addr %q is no address to listen on; write HOST:PORT, such as 127.0.0.1:50051", s.addr)
+	}
 	if token == "" && !loopback(s.addr) {
 		return usagef("without a token the server listens on loopback only, and %s is not; give --token, PEMBA_TOKEN or a file, or listen on 127.0.0.1", s.addr)
+	}
+	if !loopback(s.addr) {
+		s.log.Warn("tokens and answers cross the network in plain text; put a TLS proxy in front, or listen on loopback", "address", s.addr)
 	}
 	node, err := start(s, token)
 	if err != nil {
@@ -86,41 +114,69 @@ type node struct {
 	addr   string
 	server *server.Server
 	keeper *keeper.Keeper
+	log    *slog.Logger
 	ended  chan error
+	failed chan error // the datastore can no longer be served from
 }
 
 func start(s serving, token string) (*node, error) {
-	if s.datastore != "memory:" {
-		scheme, _, _ := strings.Cut(s.datastore, ":")
-		return nil, usagef("datastore %q: %q is unknown; use memory:", s.datastore, scheme)
-	}
-	k, err := keeper.Open(memory.New(), keeper.Options{})
+	n := &node{log: s.log, ended: make(chan error, 1), failed: make(chan error, 1)}
+	log, err := n.openLog(s.datastore)
 	if err != nil {
-		return nil, fmt.Errorf("open datastore %s: %w", s.datastore, err)
+		return nil, err
 	}
-	srv, err := server.New(server.Config{Datastore: k, Token: token})
-	if err != nil {
-		return nil, errors.Join(err, k.Close())
+	if n.keeper, err = keeper.Open(log, s.keeper); err != nil {
+		return nil, fmt.Errorf("open datastore %s: %w", s.datastore, errors.Join(err, log.Close()))
+	}
+	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, Logger: s.log}); err != nil {
+		return nil, errors.Join(err, n.keeper.Close())
 	}
 	lis, err := net.Listen("tcp", s.addr)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listen for gRPC on %s: %w; stop what listens there, or choose another --grpc-addr", s.addr, err), k.Close())
+		var op *net.OpError
+		if errors.As(err, &op) {
+			err = op.Err
+		}
+		return nil, errors.Join(fmt.Errorf("listen for gRPC on %s: %w; stop what listens there, or choose another --grpc-addr", s.addr, err), n.keeper.Close())
 	}
-	n := &node{addr: lis.Addr().String(), server: srv, keeper: k, ended: make(chan error, 1)}
-	go func() { n.ended <- srv.Serve(lis) }()
+	n.addr = lis.Addr().String()
+	go func() { n.ended <- n.server.Serve(lis) }()
 	return n, nil
 }
 
-// until serves until ctx ends, drains, and closes the datastore.
+// openLog opens what --datastore names.
+func (n *node) openLog(text string) (datastore.Log, error) {
+	scheme, path, _ := strings.Cut(text, ":")
+	switch {
+	case scheme == "memory" && path == "":
+		return memory.New(), nil
+	case scheme == "file" && path != "":
+		return file.Open(path, file.Options{Failed: func(err error) { n.failed <- err }})
+	case scheme == "file":
+		return nil, usagef("datastore %q names no file; write file:PATH, such as file:pemba.db", text)
+	}
+	return nil, usagef("datastore %q is unknown; use memory: or file:PATH", text)
+}
+
+// until serves until ctx ends or the datastore fails, drains, and closes the
+// datastore.
 func (n *node) until(ctx context.Context) error {
 	var err error
 	select {
 	case err = <-n.ended:
+	case failure := <-n.failed:
+		n.drain(ctx)
+		err = errors.Join(failure, <-n.ended)
 	case <-ctx.Done():
-		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-		defer cancel()
-		n.server.GracefulStop(drain)
+		n.drain(ctx)
 		err = <-n.ended
 	}
 	return errors.Join(err, n.keeper.Close())
+}
+
+func (n *node) drain(ctx context.Context) {
+	n.log.Info("draining", "limit", drainTime)
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	n.server.GracefulStop(limit)
 }

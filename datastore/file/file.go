@@ -45,6 +45,9 @@ const format = 1
 // lockWait is how long to wait for another process that is just about to end.
 const lockWait = 200 * time.Millisecond
 
+// smallest is the size of bbolt's smallest file, four pages of the smallest size.
+const smallest = 4 * 4096
+
 // Options are the settings of a file; zero fields take the defaults.
 type Options struct {
 	// Failed, if set, is called once, when the disk fails: with an error that wraps
@@ -105,7 +108,10 @@ func explain(path string, err error) error {
 	}
 	var p *fs.PathError
 	if errors.As(err, &p) {
-		err = p.Err
+		return fmt.Errorf("open %s: %w", path, p.Err)
+	}
+	if info, stat := os.Stat(path); stat == nil && info.Size() < smallest {
+		return fmt.Errorf("open %s: %w, or it was cut off; choose another path, or restore it from a backup", path, ErrNotPemba)
 	}
 	return fmt.Errorf("open %s: %w", path, err)
 }

@@ -217,10 +217,16 @@ func (j *judgement) precondition(c datastore.Precondition) error {
 
 func (j *judgement) allowed(r tuple.Relationship) error {
 	if err := j.state.schema.CheckRelationship(r); err != nil {
-		return fmt.Errorf("%w: %w", datastore.ErrSchema, err)
+		return notAllowed{err}
 	}
 	return nil
 }
+
+// notAllowed is a [datastore.ErrSchema] that says by itself what the schema does
+// not allow.
+type notAllowed struct{ error }
+
+func (e notAllowed) Unwrap() []error { return []error{datastore.ErrSchema, e.error} }
 
 // written refuses a relation that the schema lacks, or that is a permission.
 func (j *judgement) written(typ, relation string) error {

@@ -119,10 +119,12 @@ func (l *Log) transact(batch []*commit) error {
 		}
 		return err
 	}
-	if err != nil { // damaged: the transaction's locks may be held for ever
+	if err != nil { // a panic: the file is damaged
+		l.stuck = true
 		return l.fail(err)
 	}
 	if err := l.guarded(tx.Commit); err != nil {
+		l.stuck = errors.Is(err, datastore.ErrCorrupt)
 		if diskFull(err) {
 			return fmt.Errorf("write %s: %w (%w); nothing of this change was written; make room and try again", l.path, ErrFull, err)
 		}

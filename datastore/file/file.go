@@ -59,12 +59,14 @@ type Options struct {
 type Log struct {
 	path    string
 	db      *bbolt.DB
+	file    *os.File // bbolt's
 	options Options
 
 	mu     sync.Mutex
 	heads  map[datastore.StoreID]*sync.Mutex // held while a store's head is held
 	failed error                             // why nothing is served any more
 	closed bool
+	stuck  bool // bbolt's locks are held for ever; guarded by queue
 
 	queue commitQueue
 }
@@ -78,12 +80,19 @@ func Open(path string, o Options) (_ *Log, err error) {
 	_, missing := os.Stat(path)
 	l := &Log{path: path, options: o, heads: map[datastore.StoreID]*sync.Mutex{}}
 	defer func() {
-		if err != nil && l.db != nil {
-			err = errors.Join(err, l.db.Close())
+		if err != nil && l.file != nil {
+			l.letGo()
 		}
 	}()
 	if err := l.guarded(func() (err error) {
-		l.db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType})
+		l.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+			Timeout:      lockWait,
+			FreelistType: bbolt.FreelistMapType,
+			OpenFile: func(name string, flag int, mode fs.FileMode) (_ *os.File, err error) {
+				l.file, err = os.OpenFile(name, flag, mode)
+				return l.file, err
+			},
+		})
 		return err
 	}); err != nil {
 		return nil, explain(path, err)
@@ -246,5 +255,16 @@ func (l *Log) Close() error {
 		return nil
 	}
 	l.queue.drain()
+	if l.stuck {
+		l.letGo()
+		return nil
+	}
 	return l.db.Close()
+}
+
+// letGo closes the file without bbolt, whose locks a transaction that met damage
+// may hold for ever. The memory map it leaves would hold the file's lock.
+func (l *Log) letGo() {
+	unlock(l.file)
+	l.file.Close()
 }

@@ -42,14 +42,18 @@ func (q *Question) check(s datastore.Snapshot) error {
 	if err := q.Resource.Check(); err != nil {
 		return fmt.Errorf("%w: resource: %w", ErrInvalid, err)
 	}
+	if _, err := definition(s.Schema(), q.Resource.Type); err != nil {
+		return err
+	}
+	return q.checkSubject(s)
+}
+
+func (q *Question) checkSubject(s datastore.Snapshot) error {
 	if err := q.Subject.Check(); err != nil {
 		return fmt.Errorf("%w: subject: %w", ErrInvalid, err)
 	}
 	if q.Subject.IsWildcard() {
 		return fmt.Errorf("%w: subject %s stands for everybody; ask about one, or expand the resource", ErrInvalid, q.Subject)
-	}
-	if _, err := definition(s.Schema(), q.Resource.Type); err != nil {
-		return err
 	}
 	_, err := definition(s.Schema(), q.Subject.Type)
 	if err == nil && q.Subject.Relation != "" {

@@ -2,6 +2,7 @@ package keeper_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/datastore/file"
 	"github.com/pembadb/pemba/datastore/keeper"
 	"github.com/pembadb/pemba/datastore/memory"
 	"github.com/pembadb/pemba/schema"
@@ -232,10 +234,29 @@ func checkReads(t *rapid.T, s datastore.Snapshot, state map[tuple.Key]tuple.Rela
 	}
 }
 
-func TestARandomHistoryReadsTheSameInEveryWay(t *testing.T) {
+// eachLog runs a test over every log that is at hand; new gives an empty one.
+func eachLog(t *testing.T, test func(t *testing.T, new func() datastore.Log)) {
+	t.Run("memory", func(t *testing.T) { test(t, func() datastore.Log { return memory.New() }) })
+	t.Run("file", func(t *testing.T) {
+		folder, n := t.TempDir(), 0
+		test(t, func() datastore.Log {
+			n++
+			log, err := file.Open(filepath.Join(folder, fmt.Sprintf("%d.db", n)), file.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { log.Close() })
+			return log
+		})
+	})
+}
+
+func TestARandomHistoryReadsTheSameInEveryWay(t *testing.T) { eachLog(t, readsTheSameInEveryWay) }
+
+func readsTheSameInEveryWay(t *testing.T, newLog func() datastore.Log) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := newClock()
-		log := keptOpen{memory.New()}
+		log := keptOpen{newLog()}
 		options := keeper.Options{Now: c.Now, SweepEvery: time.Hour}
 		k, err := keeper.Open(log, options)
 		if err != nil {
@@ -303,8 +324,10 @@ func TestARandomHistoryReadsTheSameInEveryWay(t *testing.T) {
 	})
 }
 
-func TestReadersSeeNoGapAndNothingOlderThanTheirZookie(t *testing.T) {
-	log := memory.New()
+func TestReadersSeeNoGapAndNothingOlderThanTheirZookie(t *testing.T) { eachLog(t, seesNoGap) }
+
+func seesNoGap(t *testing.T, newLog func() datastore.Log) {
+	log := newLog()
 	nodes := []*keeper.Keeper{openWithSchema(t, log, keeper.Options{}), open(t, keptOpen{log}, keeper.Options{MaxStaleness: 5 * time.Millisecond})}
 	const writers, changes = 4, 60
 	var wg sync.WaitGroup

@@ -1,8 +1,10 @@
 package graph
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pembadb/pemba/datastore"
@@ -18,6 +20,7 @@ func Check(ctx context.Context, s datastore.Snapshot, q Question, now time.Time,
 	if err != nil {
 		return Answer{}, err
 	}
+	defer e.release()
 	r, err := relation(s.Schema(), q.Resource.Type, q.Permission)
 	if err != nil {
 		return Answer{}, err
@@ -31,11 +34,13 @@ func prepare(s datastore.Snapshot, q *Question, now time.Time, l Limits) (*engin
 	if err := q.check(s); err != nil {
 		return nil, err
 	}
-	v, err := newView(s, q.Contextual)
-	if err != nil {
+	e := engines.Get().(*engine)
+	if err := e.own.lay(s, q.Contextual); err != nil {
 		return nil, err
 	}
-	return newEngine(v, q, evaluationTime(s, now), l), nil
+	e.over(&e.own, evaluationTime(s, now), l)
+	e.about(q)
+	return e, nil
 }
 
 func (q *Question) check(s datastore.Snapshot) error {
@@ -67,36 +72,65 @@ func (q *Question) checkSubject(s datastore.Snapshot) error {
 // the questions, errors (nil for an answer) beside them.
 func CheckBulk(ctx context.Context, s datastore.Snapshot, qs []Question, now time.Time, l Limits) ([]Answer, []error) {
 	answers, errs := make([]Answer, len(qs)), make([]error, len(qs))
-	engines := map[tuple.Subject]*engine{}
-	for i := range qs {
-		q := &qs[i]
-		if err := ctx.Err(); err != nil {
-			errs[i] = err
-			continue
+	b := &bulk{snapshot: s, now: evaluationTime(s, now), limits: l, engine: engines.Get().(*engine)}
+	defer b.engine.release()
+	for _, i := range bySubject(qs) {
+		if errs[i] = ctx.Err(); errs[i] == nil {
+			answers[i], errs[i] = b.ask(ctx, &qs[i])
 		}
-		shared := q.Context.Len() == 0 && len(q.Contextual) == 0
-		e := engines[q.Subject]
-		if !shared || e == nil || len(e.nodes) > e.limits.nodes()/2 {
-			var err error
-			if e, err = prepare(s, q, now, l); err != nil {
-				errs[i] = err
-				continue
-			}
-			if shared {
-				engines[q.Subject] = e
-			}
-		} else if err := q.check(s); err != nil {
-			errs[i] = err
-			continue
-		}
-		r, err := relation(s.Schema(), q.Resource.Type, q.Permission)
-		if err != nil {
-			errs[i] = err
-			continue
-		}
-		answers[i], errs[i] = e.ask(ctx, e.view.id(q.Resource), r)
 	}
 	return answers, errs
+}
+
+// bySubject is an order in which questions about one subject stand together.
+func bySubject(qs []Question) []int32 {
+	order := make([]int32, len(qs))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(i, j int32) int {
+		a, b := &qs[i].Subject, &qs[j].Subject
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Relation, b.Relation), cmp.Compare(i, j))
+	})
+	return order
+}
+
+// bulk asks one question after the other of one engine.
+type bulk struct {
+	snapshot datastore.Snapshot
+	now      int64
+	limits   Limits
+	engine   *engine
+	last     *Question // about which the engine is; nil: it has no view
+}
+
+func (b *bulk) ask(ctx context.Context, q *Question) (Answer, error) {
+	if err := q.check(b.snapshot); err != nil {
+		return Answer{}, err
+	}
+	r, err := relation(b.snapshot.Schema(), q.Resource.Type, q.Permission)
+	if err != nil {
+		return Answer{}, err
+	}
+	e := b.engine
+	switch {
+	case b.last == nil || !sameView(b.last, q):
+		b.last = nil
+		if err := e.own.lay(b.snapshot, q.Contextual); err != nil {
+			return Answer{}, err
+		}
+		e.over(&e.own, b.now, b.limits)
+		e.about(q)
+	case b.last.Subject != q.Subject || b.last.Context.Len()+q.Context.Len() > 0 || len(e.nodes) > e.limits.nodes()/2:
+		e.about(q)
+	}
+	b.last = q
+	return e.ask(ctx, e.view.id(q.Resource), r)
+}
+
+// sameView reports whether two questions share their contextual relationships.
+func sameView(a, b *Question) bool {
+	return len(a.Contextual) == len(b.Contextual) && (len(a.Contextual) == 0 || &a.Contextual[0] == &b.Contextual[0])
 }
 
 // PermissionAnswer is the answer for one relation or permission.
@@ -115,6 +149,7 @@ func Permissions(ctx context.Context, s datastore.Snapshot, resource tuple.Objec
 	if err != nil {
 		return nil, err
 	}
+	defer e.release()
 	object := e.view.id(resource)
 	var out []PermissionAnswer
 	for _, r := range s.Schema().Definition(resource.Type).Relations {

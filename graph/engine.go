@@ -3,42 +3,52 @@ package graph
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/schema"
 	"github.com/pembadb/pemba/tuple"
 )
 
-// engine answers questions about one subject over one view. It keeps a table of
-// AND/OR nodes, explores them depth first from a root with an explicit stack, and
-// gathers up to Width reads a round. What one question learns serves the next.
+// engine answers questions about one subject at a time over one view. It keeps a
+// table of AND/OR nodes, explores them depth first from a root with an explicit
+// stack, and gathers up to Width reads a round. What one question learns serves
+// the next about the same subject. Engines are pooled: the slices keep their room.
 type engine struct {
 	view    *view
+	own     view // what view points to in an engine that prepare made
 	schema  *schema.Schema
+	plan    *plan
 	now     int64 // evaluation time, Unix microseconds
 	context schema.Context
 	limits  Limits
 
 	subject  datastore.ID
 	userset  schema.Name // the subject's relation; zero: a concrete subject
-	typ      *schema.Definition
+	kind     *kind
 	wildcard datastore.ID // zero if the subject cannot match one
 
-	nodes []node
-	table map[key]int32
-	run   int32 // counts roots, to tell what an earlier one left half explored
-	stack []int32
-	queue []int32 // nodes whose reads wait for the round
-	steps int
+	nodes   []node
+	table   table // key to node
+	links   []link
+	waiters []waiter
+	run     int32 // counts roots, to tell what an earlier one left half explored
+	stack   []int32
+	pending []int32 // nodes that became final and did not yet tell
+	queue   []int32 // nodes whose reads wait for the round
+	early   bool    // a node became final before all its links since the last round
+	steps   int
+	reader  reader
 }
 
 // key is what a node is about: a relation or permission of an object, or a part
 // of a permission's expression.
 type key struct {
-	object   datastore.ID
-	relation *schema.Relation
-	expr     *schema.Expr
+	object datastore.ID
+	part   *part
 }
+
+func (k key) number() uint64 { return uint64(k.object)<<32 | uint64(k.part.id) }
 
 type operator uint8
 
@@ -63,24 +73,27 @@ type node struct {
 	key
 	op      operator
 	state   progress
+	sum     value
+	value   value // once final
 	run     int32
 	cursor  int32 // links before it were looked at in this run
 	left    int32 // links not yet counted
-	links   []link
-	waiters []waiter
-	sum     value
+	links   span
+	waiters int32 // the first one's place, plus one
 	missing []string
 	err     error // why the value stays open, once final
-	value   value // once final
 }
+
+// span is a part of a slice that many share.
+type span struct{ first, count int32 }
 
 // link leads to a node on which the value depends, through the caveat of a
 // relationship where there is one.
 type link struct {
 	to      int32
-	guard   *guard
 	counted bool
 	waiting bool
+	guard   *guard
 }
 
 // guard is what a caveat came to.
@@ -90,7 +103,9 @@ type guard struct {
 	err     error
 }
 
-type waiter struct{ node, link int32 }
+// waiter is a link that waits for its node; next is the place of another one for
+// the same node, plus one.
+type waiter struct{ node, link, next int32 }
 
 // Nodes that every table begins with.
 const (
@@ -98,32 +113,90 @@ const (
 	always int32 = 1
 )
 
-func newEngine(v *view, q *Question, now int64, l Limits) *engine {
-	e := &engine{view: v, schema: v.Schema(), now: now, context: q.Context, limits: l, table: map[key]int32{}}
-	e.nodes = append(make([]node, 0, 16), node{state: final, value: isNo}, node{state: final, value: isYes})
-	e.subject = v.id(q.Subject.Object)
-	e.typ = e.schema.Definition(q.Subject.Type)
-	if q.Subject.Relation != "" {
-		e.userset, _ = v.Names().ID(q.Subject.Relation)
-	} else if id, ok := v.ID(tuple.Object{Type: q.Subject.Type, ID: tuple.Wildcard}); ok {
-		e.wildcard = id
-	} else {
-		e.wildcard = v.id(tuple.Object{Type: q.Subject.Type, ID: tuple.Wildcard})
-	}
+// linksOf are the links of a node; none once it is final.
+func (e *engine) linksOf(n *node) []link {
+	return e.links[n.links.first : n.links.first+n.links.count]
+}
+
+// engines are those not in use.
+var engines = sync.Pool{New: func() any {
+	e := new(engine)
+	e.newReader()
 	return e
+}}
+
+// newEngine returns an engine that answers about q's subject over v. Released, it
+// serves again; one that is not is garbage.
+func newEngine(v *view, q *Question, now int64, l Limits) *engine {
+	e := engines.Get().(*engine)
+	e.over(v, now, l)
+	e.about(q)
+	return e
+}
+
+// over makes e answer over a view.
+func (e *engine) over(v *view, now int64, l Limits) {
+	e.view, e.now, e.limits = v, now, l
+	e.schema = v.Schema()
+	e.plan = planOf(e.schema)
+	e.reader.forget()
+}
+
+// about makes e answer about q's subject with q's context. What it learned about
+// another is forgotten.
+func (e *engine) about(q *Question) {
+	e.forget()
+	e.context = q.Context
+	e.subject, e.userset, e.wildcard = e.view.id(q.Subject.Object), 0, 0
+	if q.Subject.Relation != "" {
+		e.userset, _ = e.view.Names().ID(q.Subject.Relation)
+	} else {
+		e.wildcard = e.view.id(tuple.Object{Type: q.Subject.Type, ID: tuple.Wildcard})
+	}
+	e.kind = e.plan.kind(subjectKind{e.schema.Definition(q.Subject.Type), e.userset})
+	e.nodes = append(e.nodes, node{state: final, value: isNo}, node{state: final, value: isYes})
+}
+
+// forget empties the table, and what only it can lead to.
+func (e *engine) forget() {
+	clear(e.nodes)
+	clear(e.links)
+	e.nodes, e.links, e.waiters = e.nodes[:0], e.links[:0], e.waiters[:0]
+	e.table.reset()
+	e.run, e.steps, e.early = 0, 0, false
+}
+
+// maxPooled is how large an engine's slices may be to be kept for the next
+// question.
+const maxPooled = 1 << 14
+
+// release gives an engine back. Its answers stay valid.
+func (e *engine) release() {
+	if max(cap(e.nodes), cap(e.links), len(e.table.slots), cap(e.reader.edges), len(e.reader.objects.slots)) > 4*maxPooled {
+		return
+	}
+	e.forget()
+	e.reader.forget()
+	clear(e.reader.found)
+	e.reader.ctx, e.reader.failed = nil, nil
+	e.own.lay(nil, nil)
+	e.view, e.schema, e.plan, e.kind, e.context = nil, nil, nil, nil, schema.Context{}
+	engines.Put(e)
 }
 
 // ask answers for a relation or permission of an object.
 func (e *engine) ask(ctx context.Context, object datastore.ID, r *schema.Relation) (Answer, error) {
-	root, err := e.relationNode(object, r)
+	root, err := e.nodeOf(object, e.plan.atoms[r])
 	if err != nil {
 		return Answer{}, err
 	}
-	if err := e.explore(ctx, root); err != nil {
-		return Answer{}, err
-	}
 	if e.nodes[root].state != final {
-		e.resolve(root)
+		if err := e.explore(ctx, root); err != nil {
+			return Answer{}, err
+		}
+		if e.nodes[root].state != final {
+			e.resolve(root)
+		}
 	}
 	n := &e.nodes[root]
 	switch n.value {
@@ -137,49 +210,68 @@ func (e *engine) ask(ctx context.Context, object datastore.ID, r *schema.Relatio
 	return Answer{}, n.err
 }
 
-func (e *engine) relationNode(object datastore.ID, r *schema.Relation) (int32, error) {
-	if object == e.subject && e.userset != 0 && r.Name == e.userset {
-		return always, nil // a userset is in itself
+// nodeOf returns the node of a part for an object; one that the schema, or the
+// question, decides has none of its own.
+func (e *engine) nodeOf(object datastore.ID, p *part) (int32, error) {
+	if object == e.subject {
+		if p.form == itself && e.userset == 0 {
+			return always, nil
+		}
+		if e.userset != 0 && p.relation != nil && p.relation.Name == e.userset {
+			return always, nil // a userset is in itself
+		}
 	}
-	return e.node(key{object: object, relation: r})
-}
-
-func (e *engine) node(k key) (int32, error) {
-	if i, ok := e.table[k]; ok {
-		return i, nil
+	if p.form == itself || !e.kind.can(p) {
+		return never, nil
+	}
+	k := key{object, p}
+	slot, ok := e.table.place(k.number())
+	if ok {
+		return slot.at, nil
 	}
 	if len(e.nodes) >= e.limits.nodes() {
 		return 0, fmt.Errorf("%w: %d nodes; ask a narrower question", ErrTooManyNodes, e.limits.nodes())
 	}
 	i := int32(len(e.nodes))
 	e.nodes = append(e.nodes, node{key: k})
-	e.table[k] = i
+	e.table.put(slot, k.number(), i)
 	return i, nil
 }
 
 // explore walks from the root until it is final or nothing is left to look at.
 func (e *engine) explore(ctx context.Context, root int32) error {
-	e.run++
-	e.stack = append(e.stack[:0], root)
+	e.restart(root)
 	defer e.abandon()
 	for e.nodes[root].state != final {
 		if len(e.stack) == 0 {
 			if len(e.queue) == 0 {
 				return nil
 			}
-			if err := e.flush(ctx); err != nil {
+			if err := e.flush(ctx, root); err != nil {
 				return err
 			}
 			continue
 		}
-		if e.steps++; e.steps%512 == 0 {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-		}
-		if err := e.step(ctx, e.stack[len(e.stack)-1]); err != nil {
+		if err := e.count(ctx); err != nil {
 			return err
 		}
+		if err := e.step(ctx, root, e.stack[len(e.stack)-1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restart begins to walk from the root; what is known stays known.
+func (e *engine) restart(root int32) {
+	e.run++
+	e.stack = append(e.stack[:0], root)
+}
+
+// count counts a step, and ends the work of a caller who left.
+func (e *engine) count(ctx context.Context) error {
+	if e.steps++; e.steps%512 == 0 {
+		return ctx.Err()
 	}
 	return nil
 }
@@ -197,30 +289,26 @@ func (e *engine) abandon() {
 func (e *engine) pop() { e.stack = e.stack[:len(e.stack)-1] }
 
 // step takes the node on top of the stack one step further.
-func (e *engine) step(ctx context.Context, i int32) error {
+func (e *engine) step(ctx context.Context, root, i int32) error {
 	n := &e.nodes[i]
 	switch n.state {
 	case final, reading:
 		e.pop()
 		return nil
 	case fresh:
-		reads, err := e.expand(i)
-		if err != nil {
-			return err
+		if n.part.reads() {
+			return e.read(ctx, root, i)
 		}
-		if reads {
-			return e.read(ctx, i)
-		}
-		e.opened(i)
-		return nil
+		return e.expand(i)
 	}
 	if n.run != e.run {
 		n.run, n.cursor = e.run, 0
 	}
-	for int(n.cursor) < len(n.links) {
+	links := e.linksOf(n)
+	for int(n.cursor) < len(links) {
 		at := n.cursor
 		n.cursor++
-		l := &n.links[at]
+		l := &links[at]
 		if l.counted {
 			continue
 		}
@@ -235,7 +323,8 @@ func (e *engine) step(ctx context.Context, i int32) error {
 		}
 		if !l.waiting {
 			l.waiting = true
-			c.waiters = append(c.waiters, waiter{i, at})
+			e.waiters = append(e.waiters, waiter{i, at, c.waiters})
+			c.waiters = int32(len(e.waiters))
 		}
 		if c.state == fresh || c.state == open && c.run != e.run {
 			e.stack = append(e.stack, l.to)
@@ -246,59 +335,35 @@ func (e *engine) step(ctx context.Context, i int32) error {
 	return nil
 }
 
-// expand makes a fresh node's operator and links, or says that it must read.
-func (e *engine) expand(i int32) (reads bool, err error) {
+// expand opens a fresh node that is computed from its parts.
+func (e *engine) expand(i int32) error {
+	e.begin(i)
 	n := &e.nodes[i]
-	n.sum, n.op = isNo, anyOf
-	x := n.expr
-	if x == nil {
-		if x = n.relation.Expr; x == nil {
-			return true, nil
+	object, p, first := n.object, n.part, len(e.links)
+	for _, c := range p.children {
+		to, err := e.nodeOf(object, c)
+		if err != nil {
+			e.links = e.links[:first]
+			return err
 		}
+		e.links = append(e.links, link{to: to})
 	}
-	object := n.object
-	switch x.Kind {
-	case schema.Arrow, schema.ArrowAll:
-		return true, nil
-	case schema.Intersection:
-		n.op, n.sum = allOf, isYes
-	case schema.Exclusion:
-		n.op, n.sum = butNot, unknown
-	}
-	parts := x.Children
-	if len(parts) == 0 {
-		parts = []*schema.Expr{x}
-	}
-	links := make([]link, len(parts))
-	for j, part := range parts {
-		if links[j].to, err = e.part(object, part); err != nil {
-			return false, err
-		}
-	}
-	e.nodes[i].links = links
-	return false, nil
+	e.nodes[i].links = span{int32(first), int32(len(e.links) - first)}
+	e.opened(i)
+	return nil
 }
 
-// part returns the node of a part of an expression.
-func (e *engine) part(object datastore.ID, x *schema.Expr) (int32, error) {
-	switch x.Kind {
-	case schema.Nil:
-		return never, nil
-	case schema.Self:
-		if object == e.subject && e.userset == 0 {
-			return always, nil
-		}
-		return never, nil
-	case schema.Ref:
-		return e.relationNode(object, x.Relation)
-	}
-	return e.node(key{object: object, expr: x})
+// begin prepares a fresh node to take links.
+func (e *engine) begin(i int32) {
+	n := &e.nodes[i]
+	n.op, n.links, n.missing, n.err = n.part.op, span{int32(len(e.links)), 0}, nil, nil
+	n.sum = [...]value{anyOf: isNo, allOf: isYes, butNot: unknown}[n.op]
 }
 
 // opened marks a node whose links are all known.
 func (e *engine) opened(i int32) {
 	n := &e.nodes[i]
-	n.state, n.run, n.cursor, n.left = open, e.run, 0, int32(len(n.links))
+	n.state, n.run, n.cursor, n.left = open, e.run, 0, n.links.count
 	if v := n.known(); n.op != butNot && (v.settled() || n.left == 0) {
 		e.finish(i, v, n.missing, n.err)
 	}
@@ -341,10 +406,11 @@ func first(a, b error) error {
 
 func (e *engine) difference(n *node) value {
 	var parts [2]value
+	links := e.linksOf(n)
 	n.missing, n.err = nil, nil
 	for j := range parts {
 		parts[j] = unknown
-		if l := &n.links[j]; l.counted {
+		if l := &links[j]; l.counted {
 			var missing []string
 			var err error
 			parts[j], missing, err = e.through(l)
@@ -362,14 +428,15 @@ func (e *engine) finish(i int32, v value, missing []string, err error) {
 
 // announce tells those that wait for a final node, and so on upward.
 func (e *engine) announce(i int32) {
-	for pending := []int32{i}; len(pending) > 0; {
-		c := pending[len(pending)-1]
-		pending = pending[:len(pending)-1]
-		waiters := e.nodes[c].waiters
-		e.nodes[c].waiters = nil
-		for _, w := range waiters {
-			if e.inform(w.node, w.link) {
-				pending = append(pending, w.node)
+	for e.pending = append(e.pending[:0], i); len(e.pending) > 0; {
+		c := &e.nodes[e.pending[len(e.pending)-1]]
+		e.pending = e.pending[:len(e.pending)-1]
+		next := c.waiters
+		c.waiters = 0
+		for next != 0 {
+			w := e.waiters[next-1]
+			if next = w.next; e.inform(w.node, w.link) {
+				e.pending = append(e.pending, w.node)
 			}
 		}
 	}
@@ -379,10 +446,13 @@ func (e *engine) announce(i int32) {
 // the one who waited final too.
 func (e *engine) inform(i, at int32) bool {
 	n := &e.nodes[i]
-	if n.state != open || n.links[at].counted {
+	if n.state != open {
 		return false
 	}
-	l := &n.links[at]
+	l := &e.linksOf(n)[at]
+	if l.counted {
+		return false
+	}
 	l.counted = true
 	n.left--
 	var v value
@@ -401,6 +471,7 @@ func (e *engine) inform(i, at int32) bool {
 	if !v.settled() && n.left > 0 {
 		return false
 	}
+	e.early = e.early || n.left > 0
 	e.settle(i, v, n.missing, n.err)
 	return true
 }
@@ -414,5 +485,5 @@ func (e *engine) settle(i int32, v value, missing []string, err error) {
 	if v.decided() {
 		n.err = nil
 	}
-	n.links = nil
+	n.links.count = 0
 }

@@ -60,7 +60,7 @@ func Expand(ctx context.Context, s datastore.Snapshot, o tuple.Object, permissio
 	if err != nil {
 		return nil, err
 	}
-	x := &expansion{view: v, recursive: recursive, now: evaluationTime(s, now), limits: l, seen: map[key]uint32{}}
+	x := &expansion{view: v, recursive: recursive, now: evaluationTime(s, now), limits: l, seen: map[atom]uint32{}}
 	if _, err := x.atom(v.id(o), r); err != nil {
 		return nil, err
 	}
@@ -77,13 +77,19 @@ func Expand(ctx context.Context, s datastore.Snapshot, o tuple.Object, permissio
 	return x.nodes, nil
 }
 
+// atom is a relation or permission of an object.
+type atom struct {
+	object   datastore.ID
+	relation *schema.Relation
+}
+
 type expansion struct {
 	view      *view
 	recursive bool
 	now       int64
 	limits    Limits
 	nodes     []TreeNode
-	seen      map[key]uint32
+	seen      map[atom]uint32
 	todo      []unfilled
 }
 
@@ -109,7 +115,7 @@ func (x *expansion) add(u unfilled, n TreeNode) (uint32, error) {
 
 // atom returns the node of a relation or permission of an object.
 func (x *expansion) atom(o datastore.ID, r *schema.Relation) (uint32, error) {
-	k := key{object: o, relation: r}
+	k := atom{o, r}
 	if at, ok := x.seen[k]; ok {
 		return at, nil
 	}

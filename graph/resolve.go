@@ -42,8 +42,8 @@ func (e *engine) components(root int32) [][]int32 {
 	for frames := []frame{enter(root)}; len(frames) > 0; {
 		f := &frames[len(frames)-1]
 		n := &e.nodes[f.node]
-		if int(f.link) < len(n.links) {
-			l := &n.links[f.link]
+		if f.link < n.links.count {
+			l := &e.linksOf(n)[f.link]
 			f.link++
 			if l.counted || e.nodes[l.to].state == final {
 				continue
@@ -89,8 +89,9 @@ func (e *engine) fixpoint(part []int32) {
 		s.local[i] = p
 	}
 	for p, i := range part {
-		for j := range e.nodes[i].links {
-			l := &e.nodes[i].links[j]
+		links := e.linksOf(&e.nodes[i])
+		for j := range links {
+			l := &links[j]
 			if q, ok := s.local[l.to]; ok && !l.counted {
 				s.users[q] = append(s.users[q], p)
 			}
@@ -152,6 +153,7 @@ func end(v value, which int) level {
 
 func (s *system) eval(p, which int, at, excluded []level) level {
 	n := &s.e.nodes[s.part[p]]
+	links := s.e.linksOf(n)
 	// of is one end of a link's value; below a minus the other end counts.
 	of := func(l *link, which int, at []level) level {
 		var v level
@@ -166,11 +168,11 @@ func (s *system) eval(p, which int, at, excluded []level) level {
 		return v
 	}
 	if n.op == butNot {
-		return min(of(&n.links[0], which, at), not(of(&n.links[1], 1-which, excluded)))
+		return min(of(&links[0], which, at), not(of(&links[1], 1-which, excluded)))
 	}
 	v := end(n.sum, which)
-	for j := range n.links {
-		l := &n.links[j]
+	for j := range links {
+		l := &links[j]
 		if l.counted {
 			continue // part of the sum
 		}
@@ -195,8 +197,8 @@ func (s *system) settle() {
 		values[p] = value{s.bound[0][p], s.bound[1][p]}
 		missing[p] = n.missing
 		cause = first(cause, n.err)
-		for j := range n.links {
-			if l := &n.links[j]; !l.counted && l.guard != nil {
+		for _, l := range e.linksOf(n) {
+			if !l.counted && l.guard != nil {
 				cause = first(cause, l.guard.err)
 			}
 		}
@@ -205,8 +207,7 @@ func (s *system) settle() {
 		changed = false
 		for p, i := range s.part {
 			before := len(missing[p])
-			for j := range e.nodes[i].links {
-				l := &e.nodes[i].links[j]
+			for _, l := range e.linksOf(&e.nodes[i]) {
 				q, inside := s.local[l.to]
 				if !inside || l.counted {
 					continue
@@ -244,8 +245,8 @@ func (s *system) recursion(values []value) error {
 	const shown = 5
 	var names []string
 	for p, i := range s.part {
-		if n := &s.e.nodes[i]; !values[p].decided() && n.relation != nil {
-			names = append(names, s.e.view.Object(n.object).String()+"#"+n.relation.Text)
+		if n := &s.e.nodes[i]; !values[p].decided() && n.part.relation != nil {
+			names = append(names, s.e.view.Object(n.object).String()+"#"+n.part.relation.Text)
 		}
 	}
 	slices.Sort(names)

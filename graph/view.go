@@ -14,22 +14,37 @@ import (
 // laid over it, and ids for objects that the snapshot lacks.
 type view struct {
 	datastore.Snapshot
-	foreign []tuple.Object // by id - FirstForeignID
+	foreign []tuple.Object                // by id - FirstForeignID
+	found   map[tuple.Object]datastore.ID // foreign, once they are many
 	edges   []datastore.Edge
 }
+
+// manyForeign is how many objects are looked for one by one.
+const manyForeign = 16
 
 // newView checks the contextual relationships against the schema and lays them
 // over s. Expired ones have no effect but to hide what they replace.
 func newView(s datastore.Snapshot, contextual []tuple.Relationship) (*view, error) {
-	v := &view{Snapshot: s}
+	v := new(view)
+	return v, v.lay(s, contextual)
+}
+
+// lay makes v the view of newView; what it was before, it forgets.
+func (v *view) lay(s datastore.Snapshot, contextual []tuple.Relationship) error {
+	clear(v.foreign)
+	clear(v.edges)
+	v.Snapshot, v.foreign, v.found, v.edges = s, v.foreign[:0], nil, v.edges[:0]
+	if len(contextual) == 0 {
+		return nil
+	}
 	names := s.Names()
 	for i := range contextual {
 		r := &contextual[i]
 		if err := r.Check(); err != nil {
-			return nil, fmt.Errorf("%w: contextual relationship: %w", ErrInvalid, err)
+			return fmt.Errorf("%w: contextual relationship: %w", ErrInvalid, err)
 		}
 		if err := s.Schema().CheckRelationship(*r); err != nil {
-			return nil, fmt.Errorf("%w: contextual relationship: %w", ErrInvalid, err)
+			return fmt.Errorf("%w: contextual relationship: %w", ErrInvalid, err)
 		}
 		relation, _ := names.ID(r.Relation)
 		userset, _ := names.ID(r.Subject.Relation)
@@ -43,7 +58,7 @@ func newView(s datastore.Snapshot, contextual []tuple.Relationship) (*view, erro
 		v.edges = slices.DeleteFunc(v.edges, func(o datastore.Edge) bool { return sameEdge(o, e) }) // the last one stands
 		v.edges = append(v.edges, e)
 	}
-	return v, nil
+	return nil
 }
 
 func sameEdge(a, b datastore.Edge) bool {
@@ -55,11 +70,25 @@ func (v *view) id(o tuple.Object) datastore.ID {
 	if id, ok := v.Snapshot.ID(o); ok {
 		return id
 	}
-	if i := slices.Index(v.foreign, o); i >= 0 {
-		return datastore.FirstForeignID + datastore.ID(i)
+	if len(v.foreign) < manyForeign {
+		if i := slices.Index(v.foreign, o); i >= 0 {
+			return datastore.FirstForeignID + datastore.ID(i)
+		}
+	} else if id, ok := v.found[o]; ok {
+		return id
 	}
+	id := datastore.FirstForeignID + datastore.ID(len(v.foreign))
 	v.foreign = append(v.foreign, o)
-	return datastore.FirstForeignID + datastore.ID(len(v.foreign)-1)
+	switch {
+	case len(v.foreign) == manyForeign:
+		v.found = make(map[tuple.Object]datastore.ID, 2*manyForeign)
+		for i, o := range v.foreign {
+			v.found[o] = datastore.FirstForeignID + datastore.ID(i)
+		}
+	case v.found != nil:
+		v.found[o] = id
+	}
+	return id
 }
 
 func (v *view) Object(id datastore.ID) tuple.Object {

@@ -2,7 +2,10 @@
 // types, compiles, formats and compares schemas.
 package schema
 
-import "slices"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // Name is the small id that a store gives the name of a type, relation,
 // permission or caveat. Names are append-only: the same text keeps its Name
@@ -23,6 +26,21 @@ type Schema struct {
 
 	byType map[string]*Definition
 	byName []*Definition // by Definition.Name
+
+	derived atomic.Pointer[any]
+}
+
+// Derived returns what make returned when it was first called for s: a place for
+// what the engine computes from a schema once.
+func (s *Schema) Derived(make func() any) any {
+	if d := s.derived.Load(); d != nil {
+		return *d
+	}
+	d := make()
+	if s.derived.CompareAndSwap(nil, &d) {
+		return d
+	}
+	return *s.derived.Load()
 }
 
 // Definition is an object type.

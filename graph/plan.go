@@ -1,0 +1,293 @@
+package graph
+
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+
+	"github.com/pembadb/pemba/schema"
+)
+
+// plan is a schema prepared for the engine: every relation and permission, and
+// every part of an expression that needs a node of its own, with what it leads to
+// already looked up. It is made once a schema.
+type plan struct {
+	parts []*part // by id, from 1
+	atoms map[*schema.Relation]*part
+	kinds atomic.Pointer[map[subjectKind]*kind]
+}
+
+// form is how the value of a part comes about.
+type form uint8
+
+const (
+	computed form = iota // from its children
+	written              // from the relationships of a relation
+	arrow                // from what a relation leads to
+	nobody
+	itself // the object as a subject
+)
+
+// part is a relation or permission, or a part of a permission's expression.
+type part struct {
+	id       int32
+	relation *schema.Relation // nil for a part without a name
+	form     form
+	op       operator
+	all      bool // an arrow that asks for all
+	scan     bool // the object has more relations, which may be read with this one
+	typ      *schema.Definition
+	children []*part
+	tuples   schema.Name // the relation whose relationships it reads
+	targets  []target    // where those lead, sorted
+	users    []*part     // whose value depends on it
+}
+
+// target is where a relationship to a userset, or any one of an arrow, leads.
+// userset is zero in arrows: they ask the same of all subjects.
+type target struct {
+	userset, typ schema.Name
+	part         *part // nil: the type lacks what the arrow asks for
+}
+
+func (t target) compare(o target) int {
+	return cmp.Or(cmp.Compare(t.userset, o.userset), cmp.Compare(t.typ, o.typ))
+}
+
+func planOf(s *schema.Schema) *plan {
+	return s.Derived(func() any { return newPlan(s) }).(*plan)
+}
+
+func newPlan(s *schema.Schema) *plan {
+	p := &plan{parts: []*part{nil}, atoms: map[*schema.Relation]*part{}}
+	p.kinds.Store(&map[subjectKind]*kind{})
+	for _, d := range s.Definitions {
+		relations := 0
+		for _, r := range d.Relations {
+			if !r.IsPermission() {
+				relations++
+			}
+		}
+		for _, r := range d.Relations {
+			a := p.add(d)
+			a.relation, a.scan = r, relations > 1
+			p.atoms[r] = a
+		}
+	}
+	for _, d := range s.Definitions {
+		for _, r := range d.Relations {
+			p.atom(p.atoms[r])
+		}
+	}
+	return p
+}
+
+func (p *plan) add(d *schema.Definition) *part {
+	a := &part{id: int32(len(p.parts)), typ: d}
+	p.parts = append(p.parts, a)
+	return a
+}
+
+func (p *plan) atom(a *part) {
+	switch x := a.relation.Expr; {
+	case x == nil:
+		a.form, a.tuples = written, a.relation.Name
+		for i := range a.relation.Allowed {
+			if s := &a.relation.Allowed[i]; s.Relation != nil {
+				p.lead(a, target{s.Relation.Name, s.Definition.Name, p.atoms[s.Relation]})
+			}
+		}
+		a.sort()
+	case x.Kind == schema.Ref || x.Kind == schema.Nil || x.Kind == schema.Self:
+		p.child(a, x)
+	default:
+		p.fill(a, x)
+	}
+}
+
+// fill makes a the part of an expression.
+func (p *plan) fill(a *part, x *schema.Expr) {
+	switch x.Kind {
+	case schema.Arrow, schema.ArrowAll:
+		a.form, a.tuples, a.all = arrow, x.Tupleset.Name, x.Kind == schema.ArrowAll
+		a.scan = p.atoms[x.Tupleset].scan
+		if a.all {
+			a.op = allOf
+		}
+		for i := range x.Tupleset.Allowed {
+			d := x.Tupleset.Allowed[i].Definition
+			p.lead(a, target{0, d.Name, p.atoms[d.RelationByName(x.TargetName)]})
+		}
+		a.sort()
+		return
+	case schema.Intersection:
+		a.op = allOf
+	case schema.Exclusion:
+		a.op = butNot
+	}
+	for _, c := range x.Children {
+		p.child(a, c)
+	}
+}
+
+func (p *plan) child(a *part, x *schema.Expr) {
+	var c *part
+	switch x.Kind {
+	case schema.Ref:
+		c = p.atoms[x.Relation]
+	case schema.Nil:
+		c = p.add(a.typ)
+		c.form = nobody
+	case schema.Self:
+		c = p.add(a.typ)
+		c.form = itself
+	default:
+		c = p.add(a.typ)
+		p.fill(c, x)
+	}
+	a.children = append(a.children, c)
+	c.users = append(c.users, a)
+}
+
+// lead adds a target; alternatives that differ by caveat or expiration lead to
+// the same.
+func (p *plan) lead(a *part, t target) {
+	a.targets = append(a.targets, t)
+	if t.part != nil {
+		t.part.users = append(t.part.users, a)
+	}
+}
+
+func (a *part) sort() {
+	slices.SortFunc(a.targets, target.compare)
+	a.targets = slices.CompactFunc(a.targets, func(t, o target) bool { return t.compare(o) == 0 })
+}
+
+// reads reports whether a part's links are known only from relationships.
+func (a *part) reads() bool { return a.form == written || a.form == arrow }
+
+// subjectKind is a type of subjects, or of usersets where userset is set.
+type subjectKind struct {
+	typ     *schema.Definition
+	userset schema.Name
+}
+
+// want says what a part needs to know about one kind of subjects.
+type want uint8
+
+const (
+	possible want = 1 << iota // a subject of the kind can have it, by the schema
+	direct                    // the relation may hold the subject itself
+	wildcard                  // the relation may hold everybody of its type
+	usersets                  // the relation may hold usersets that hold it
+)
+
+// kind is a plan as one kind of subjects needs it.
+type kind struct {
+	wants []want // by id of the part
+}
+
+// maxKinds bounds the memory of a plan's kinds, in wants.
+const maxKinds = 16 << 20
+
+// kind returns what a kind of subjects needs, computed on first use.
+func (p *plan) kind(s subjectKind) *kind {
+	known := p.kinds.Load()
+	if k := (*known)[s]; k != nil {
+		return k
+	}
+	k := p.newKind(s)
+	for {
+		next := map[subjectKind]*kind{s: k}
+		if len(*known)*len(p.parts) < maxKinds {
+			for other, k := range *known {
+				next[other] = k
+			}
+		}
+		if p.kinds.CompareAndSwap(known, &next) {
+			return k
+		}
+		known = p.kinds.Load()
+	}
+}
+
+// newKind computes what is possible as a least fixpoint: what stands behind a
+// minus takes nothing away, and a caveat always holds.
+func (p *plan) newKind(s subjectKind) *kind {
+	k := &kind{wants: make([]want, len(p.parts))}
+	var work []*part
+	mark := func(a *part) {
+		if k.wants[a.id]&possible == 0 {
+			k.wants[a.id] |= possible
+			work = append(work, a.users...)
+		}
+	}
+	for _, a := range p.parts[1:] {
+		switch {
+		case a.form == written:
+			if k.wants[a.id] |= holds(a.relation, s); k.wants[a.id] != 0 {
+				mark(a)
+			}
+		case a.form == itself && a.typ == s.typ && s.userset == 0:
+			mark(a)
+		}
+		if s.userset != 0 && a.relation != nil && a.typ == s.typ && a.relation.Name == s.userset {
+			mark(a) // a userset is in itself
+		}
+	}
+	for len(work) > 0 {
+		a := work[len(work)-1]
+		work = work[:len(work)-1]
+		if k.wants[a.id]&possible == 0 && k.follows(a) {
+			mark(a)
+		}
+	}
+	for _, a := range p.parts[1:] {
+		if a.form == written && k.leads(a) {
+			k.wants[a.id] |= usersets
+		}
+	}
+	return k
+}
+
+func (k *kind) can(a *part) bool { return k.wants[a.id]&possible != 0 }
+
+// follows reports whether a part is possible given its own parts.
+func (k *kind) follows(a *part) bool {
+	switch {
+	case a.reads():
+		return k.leads(a)
+	case len(a.children) == 0:
+		return false
+	case a.op == allOf:
+		return !slices.ContainsFunc(a.children, func(c *part) bool { return !k.can(c) })
+	case a.op == butNot:
+		return k.can(a.children[0])
+	}
+	return slices.ContainsFunc(a.children, k.can)
+}
+
+func (k *kind) leads(a *part) bool {
+	return slices.ContainsFunc(a.targets, func(t target) bool { return t.part != nil && k.can(t.part) })
+}
+
+// holds says how a relation may hold a kind of subjects itself.
+func holds(r *schema.Relation, s subjectKind) (w want) {
+	for i := range r.Allowed {
+		a := &r.Allowed[i]
+		switch {
+		case a.Definition != s.typ:
+		case a.Wildcard:
+			if s.userset == 0 {
+				w |= wildcard
+			}
+		case a.Relation == nil:
+			if s.userset == 0 {
+				w |= direct
+			}
+		case a.Relation.Name == s.userset:
+			w |= direct
+		}
+	}
+	return w
+}

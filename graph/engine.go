@@ -18,7 +18,7 @@ type engine struct {
 	view    *view
 	own     view // what view points to in an engine that prepare made
 	schema  *schema.Schema
-	plan    *plan
+	plan    *blueprint
 	now     int64 // evaluation time, Unix microseconds
 	context schema.Context
 	limits  Limits
@@ -32,7 +32,8 @@ type engine struct {
 	table   table // key to node
 	links   []link
 	waiters []waiter
-	run     int32 // counts roots, to tell what an earlier one left half explored
+	run     int32 // counts walks, to tell what an earlier one left half explored
+	roots   []int32
 	stack   []int32
 	pending []int32 // nodes that became final and did not yet tell
 	queue   []int32 // nodes whose reads wait for the round
@@ -138,7 +139,7 @@ func newEngine(v *view, q *Question, now int64, l Limits) *engine {
 func (e *engine) over(v *view, now int64, l Limits) {
 	e.view, e.now, e.limits = v, now, l
 	e.schema = v.Schema()
-	e.plan = planOf(e.schema)
+	e.plan = blueprintOf(e.schema)
 	e.reader.forget()
 }
 
@@ -186,7 +187,7 @@ func (e *engine) release() {
 
 // ask answers for a relation or permission of an object.
 func (e *engine) ask(ctx context.Context, object datastore.ID, r *schema.Relation) (Answer, error) {
-	root, err := e.nodeOf(object, e.plan.atoms[r])
+	root, err := e.relationNode(object, r)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -208,6 +209,11 @@ func (e *engine) ask(ctx context.Context, object datastore.ID, r *schema.Relatio
 		return Answer{Outcome: Conditional, Missing: n.missing}, nil
 	}
 	return Answer{}, n.err
+}
+
+// relationNode returns the node of a relation or permission of an object.
+func (e *engine) relationNode(object datastore.ID, r *schema.Relation) (int32, error) {
+	return e.nodeOf(object, e.plan.atoms[r])
 }
 
 // nodeOf returns the node of a part for an object; one that the schema, or the
@@ -240,14 +246,15 @@ func (e *engine) nodeOf(object datastore.ID, p *part) (int32, error) {
 
 // explore walks from the root until it is final or nothing is left to look at.
 func (e *engine) explore(ctx context.Context, root int32) error {
-	e.restart(root)
+	e.roots = append(e.roots[:0], root)
+	e.restart()
 	defer e.abandon()
 	for e.nodes[root].state != final {
 		if len(e.stack) == 0 {
 			if len(e.queue) == 0 {
 				return nil
 			}
-			if err := e.flush(ctx, root); err != nil {
+			if err := e.flush(ctx); err != nil {
 				return err
 			}
 			continue
@@ -255,17 +262,17 @@ func (e *engine) explore(ctx context.Context, root int32) error {
 		if err := e.count(ctx); err != nil {
 			return err
 		}
-		if err := e.step(ctx, root, e.stack[len(e.stack)-1]); err != nil {
+		if err := e.step(ctx, e.stack[len(e.stack)-1]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// restart begins to walk from the root; what is known stays known.
-func (e *engine) restart(root int32) {
+// restart begins to walk from the roots; what is known stays known.
+func (e *engine) restart() {
 	e.run++
-	e.stack = append(e.stack[:0], root)
+	e.stack = append(e.stack[:0], e.roots...)
 }
 
 // count counts a step, and ends the work of a caller who left.
@@ -289,7 +296,7 @@ func (e *engine) abandon() {
 func (e *engine) pop() { e.stack = e.stack[:len(e.stack)-1] }
 
 // step takes the node on top of the stack one step further.
-func (e *engine) step(ctx context.Context, root, i int32) error {
+func (e *engine) step(ctx context.Context, i int32) error {
 	n := &e.nodes[i]
 	switch n.state {
 	case final, reading:
@@ -297,7 +304,7 @@ func (e *engine) step(ctx context.Context, root, i int32) error {
 		return nil
 	case fresh:
 		if n.part.reads() {
-			return e.read(ctx, root, i)
+			return e.read(ctx, i)
 		}
 		return e.expand(i)
 	}

@@ -178,7 +178,10 @@ func (j *judge) ready() *engine {
 	return j.engine
 }
 
-func (j *judge) renew() { j.engine = newEngine(j.view, &j.q, j.now, j.limits) }
+func (j *judge) renew() {
+	j.engine.release()
+	j.engine = newEngine(j.view, &j.q, j.now, j.limits)
+}
 
 func (j *judge) ask(ctx context.Context, o datastore.ID, r *schema.Relation) (Answer, error) {
 	return j.ready().ask(ctx, o, r)
@@ -215,8 +218,8 @@ func lookupTarget(s datastore.Snapshot, typ, permission, prefix string) (*schema
 // exploreAll looks at several nodes together, so that their reads share rounds;
 // what it learns serves the questions that follow.
 func (e *engine) exploreAll(ctx context.Context, roots []int32) error {
-	e.run++
-	e.stack = append(e.stack[:0], roots...)
+	e.roots = append(e.roots[:0], roots...)
+	e.restart()
 	defer e.abandon()
 	for len(e.stack)+len(e.queue) > 0 {
 		if len(e.stack) == 0 {
@@ -225,10 +228,8 @@ func (e *engine) exploreAll(ctx context.Context, roots []int32) error {
 			}
 			continue
 		}
-		if e.steps++; e.steps%512 == 0 {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
+		if err := e.count(ctx); err != nil {
+			return err
 		}
 		if err := e.step(ctx, e.stack[len(e.stack)-1]); err != nil {
 			return err

@@ -77,12 +77,12 @@ func (e *engine) reads(n *node, qs []datastore.Query) []datastore.Query {
 
 // read makes a node's reads at once where one at a time is as good as many, and
 // queues them otherwise.
-func (e *engine) read(ctx context.Context, root, i int32) error {
+func (e *engine) read(ctx context.Context, i int32) error {
 	if e.view.Width() > 1 {
 		e.nodes[i].state = reading
 		e.pop()
 		if e.queue = append(e.queue, i); len(e.queue) >= e.view.Width() {
-			return e.flush(ctx, root)
+			return e.flush(ctx)
 		}
 		return nil
 	}
@@ -183,12 +183,12 @@ func (e *engine) gathered(i int32) {
 
 // flush makes all queued reads in one round, and puts their nodes back on the
 // stack. Where something was decided early since the last round, it first walks
-// again from the root to queue only what is still needed.
-func (e *engine) flush(ctx context.Context, root int32) error {
+// again from the roots to queue only what is still needed.
+func (e *engine) flush(ctx context.Context) error {
 	if e.early && len(e.nodes) <= maxAgain {
 		e.early = false
 		e.abandon()
-		e.restart(root)
+		e.restart()
 		return nil
 	}
 	r := &e.reader

@@ -8,10 +8,10 @@ import (
 	"github.com/pembadb/pemba/schema"
 )
 
-// plan is a schema prepared for the engine: every relation and permission, and
+// blueprint is a schema prepared for the engine: every relation and permission, and
 // every part of an expression that needs a node of its own, with what it leads to
 // already looked up. It is made once a schema.
-type plan struct {
+type blueprint struct {
 	parts []*part // by id, from 1
 	atoms map[*schema.Relation]*part
 	kinds atomic.Pointer[map[subjectKind]*kind]
@@ -24,8 +24,8 @@ const (
 	computed form = iota // from its children
 	written              // from the relationships of a relation
 	arrow                // from what a relation leads to
-	nobody
-	itself // the object as a subject
+	empty                // nobody
+	itself               // the object as a subject
 )
 
 // part is a relation or permission, or a part of a permission's expression.
@@ -54,12 +54,12 @@ func (t target) compare(o target) int {
 	return cmp.Or(cmp.Compare(t.userset, o.userset), cmp.Compare(t.typ, o.typ))
 }
 
-func planOf(s *schema.Schema) *plan {
-	return s.Derived(func() any { return newPlan(s) }).(*plan)
+func blueprintOf(s *schema.Schema) *blueprint {
+	return s.Derived(func() any { return newBlueprint(s) }).(*blueprint)
 }
 
-func newPlan(s *schema.Schema) *plan {
-	p := &plan{parts: []*part{nil}, atoms: map[*schema.Relation]*part{}}
+func newBlueprint(s *schema.Schema) *blueprint {
+	p := &blueprint{parts: []*part{nil}, atoms: map[*schema.Relation]*part{}}
 	p.kinds.Store(&map[subjectKind]*kind{})
 	for _, d := range s.Definitions {
 		relations := 0
@@ -82,13 +82,13 @@ func newPlan(s *schema.Schema) *plan {
 	return p
 }
 
-func (p *plan) add(d *schema.Definition) *part {
+func (p *blueprint) add(d *schema.Definition) *part {
 	a := &part{id: int32(len(p.parts)), typ: d}
 	p.parts = append(p.parts, a)
 	return a
 }
 
-func (p *plan) atom(a *part) {
+func (p *blueprint) atom(a *part) {
 	switch x := a.relation.Expr; {
 	case x == nil:
 		a.form, a.tuples = written, a.relation.Name
@@ -106,7 +106,7 @@ func (p *plan) atom(a *part) {
 }
 
 // fill makes a the part of an expression.
-func (p *plan) fill(a *part, x *schema.Expr) {
+func (p *blueprint) fill(a *part, x *schema.Expr) {
 	switch x.Kind {
 	case schema.Arrow, schema.ArrowAll:
 		a.form, a.tuples, a.all = arrow, x.Tupleset.Name, x.Kind == schema.ArrowAll
@@ -130,14 +130,14 @@ func (p *plan) fill(a *part, x *schema.Expr) {
 	}
 }
 
-func (p *plan) child(a *part, x *schema.Expr) {
+func (p *blueprint) child(a *part, x *schema.Expr) {
 	var c *part
 	switch x.Kind {
 	case schema.Ref:
 		c = p.atoms[x.Relation]
 	case schema.Nil:
 		c = p.add(a.typ)
-		c.form = nobody
+		c.form = empty
 	case schema.Self:
 		c = p.add(a.typ)
 		c.form = itself
@@ -151,7 +151,7 @@ func (p *plan) child(a *part, x *schema.Expr) {
 
 // lead adds a target; alternatives that differ by caveat or expiration lead to
 // the same.
-func (p *plan) lead(a *part, t target) {
+func (p *blueprint) lead(a *part, t target) {
 	a.targets = append(a.targets, t)
 	if t.part != nil {
 		t.part.users = append(t.part.users, a)
@@ -182,16 +182,16 @@ const (
 	usersets                  // the relation may hold usersets that hold it
 )
 
-// kind is a plan as one kind of subjects needs it.
+// kind is a blueprint as one kind of subjects needs it.
 type kind struct {
 	wants []want // by id of the part
 }
 
-// maxKinds bounds the memory of a plan's kinds, in wants.
+// maxKinds bounds the memory of a blueprint's kinds, in wants.
 const maxKinds = 16 << 20
 
 // kind returns what a kind of subjects needs, computed on first use.
-func (p *plan) kind(s subjectKind) *kind {
+func (p *blueprint) kind(s subjectKind) *kind {
 	known := p.kinds.Load()
 	if k := (*known)[s]; k != nil {
 		return k
@@ -213,7 +213,7 @@ func (p *plan) kind(s subjectKind) *kind {
 
 // newKind computes what is possible as a least fixpoint: what stands behind a
 // minus takes nothing away, and a caveat always holds.
-func (p *plan) newKind(s subjectKind) *kind {
+func (p *blueprint) newKind(s subjectKind) *kind {
 	k := &kind{wants: make([]want, len(p.parts))}
 	var work []*part
 	mark := func(a *part) {

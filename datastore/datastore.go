@@ -330,7 +330,8 @@ type Request struct {
 	Sets          []Set
 	Schema        *SchemaUpdate
 	// DeleteWhere deletes everything that matches, up to DeleteLimit (zero: no
-	// limit); Outcome.More tells whether anything is left.
+	// limit) or to what a change may hold; Outcome.More tells that it went so far,
+	// and that anything may be left.
 	DeleteWhere *tuple.Filter
 	DeleteLimit int
 	// Stores and tokens; for the store System only.
@@ -338,6 +339,15 @@ type Request struct {
 	DeleteStore string
 	CreateToken *Token
 	RevokeToken string
+}
+
+// SchemaOutcome is what a SchemaUpdate came to, or would with DryRun.
+type SchemaOutcome struct {
+	Hash    [32]byte
+	Changed bool
+	// Before and After are the schemas compiled; Before is nil where there was
+	// none, and both are nil of a repeated request.
+	Before, After *schema.Schema
 }
 
 // Outcome is what a Request did.
@@ -353,6 +363,16 @@ type Outcome struct {
 	Repeated bool
 	Warnings []schema.Warning
 	Store    *Store
+	// Schema tells of a SchemaUpdate what was judged.
+	Schema *SchemaOutcome
+}
+
+// Verification is how much of a hash chain is known to be as it was written.
+type Verification struct {
+	Head     Head   // where the chain ended when the verification began
+	Anchor   Anchor // what it began at; zero: the first change
+	Verified Revision
+	Hash     Hash // of the change at Verified
 }
 
 // Datastore answers for stores. keeper.Open makes one over a Log.
@@ -375,8 +395,17 @@ type Datastore interface {
 	// Tokens reads the tokens in force; TokenByHash finds one.
 	Tokens(ctx context.Context) ([]Token, error)
 	TokenByHash(ctx context.Context, hash [32]byte) (Token, bool, error)
-	// Verify walks the hash chain and returns the head, or ErrCorrupt naming the
-	// first broken revision.
-	Verify(ctx context.Context, store StoreID) (Head, error)
+	// Head returns a store's head, without making it resident.
+	Head(ctx context.Context, store StoreID) (Head, error)
+	// Oldest returns the oldest revision whose change is kept: 1 unless the history
+	// was trimmed.
+	Oldest(ctx context.Context, store StoreID) (Revision, error)
+	// HeadAt returns the head as it was at a revision, without its time.
+	// ErrAhead; ErrCompacted below the anchor of trimmed history.
+	HeadAt(ctx context.Context, store StoreID, at Revision) (Head, error)
+	// Verify recomputes the hash chain from the anchor of trimmed history, or the
+	// first change, to the head. It tells report, if not nil, how far it has come,
+	// and ends with report's error. ErrCorrupt names the first broken revision.
+	Verify(ctx context.Context, store StoreID, report func(Verification) error) (Verification, error)
 	Close() error
 }

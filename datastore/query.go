@@ -1,7 +1,6 @@
 package datastore
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/pembadb/pemba/tuple"
@@ -12,9 +11,9 @@ import (
 func Readable(h Head, at Revision) error {
 	switch {
 	case at > h.Revision:
-		return fmt.Errorf("revision %d, head %d: %w", at, h.Revision, ErrAhead)
+		return Ahead(at, h.Revision)
 	case at < h.Floor:
-		return fmt.Errorf("revision %d, oldest %d: %w", at, h.Floor, ErrCompacted)
+		return Compacted(at, h.Floor)
 	}
 	return nil
 }

@@ -8,8 +8,11 @@ import (
 )
 
 // ErrZookie says that a text is no zookie, or one of another store or of another
-// line of history.
-var ErrZookie = errors.New("the zookie cannot be used here")
+// line of history; ErrForeignZookie is the last of these, and one beyond the head.
+var (
+	ErrZookie        = errors.New("the zookie cannot be used here")
+	ErrForeignZookie = fmt.Errorf("%w: it is of another line of this store's history", ErrZookie)
+)
 
 // Zookie names a revision on one line of history. To its holder it is an opaque
 // text.

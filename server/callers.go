@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"fmt"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -18,6 +19,8 @@ type caller struct {
 	name  string // the actor in the history
 	role  pembav1.Role
 	store datastore.StoreID // zero for all
+	// token is the hash of the caller's token; nil where it cannot be revoked.
+	token *[32]byte
 }
 
 type callerKey struct{}
@@ -33,37 +36,44 @@ const (
 	reader      = pembav1.Role_ROLE_READER
 	writer      = pembav1.Role_ROLE_WRITER
 	schemaAdmin = pembav1.Role_ROLE_SCHEMA_ADMIN
+	provisioner = pembav1.Role_ROLE_PROVISIONER
 	auditor     = pembav1.Role_ROLE_AUDITOR
 	admin       = pembav1.Role_ROLE_ADMIN
+)
+
+// Every role but checker includes reader, and reader includes checker.
+var (
+	readers = []pembav1.Role{reader, writer, schemaAdmin, provisioner, auditor}
+	askers  = append([]pembav1.Role{checker}, readers...)
 )
 
 // methods says which roles may call which method; admin may call all. A method
 // that is missing here is refused. Methods without roles are open to everybody.
 var methods = map[string][]pembav1.Role{
-	"/pemba.v1.PermissionService/Check":           {checker, reader, writer, schemaAdmin, auditor},
-	"/pemba.v1.PermissionService/BulkCheck":       {checker, reader, writer, schemaAdmin, auditor},
-	"/pemba.v1.PermissionService/ListPermissions": {checker, reader, writer, schemaAdmin, auditor},
-	"/pemba.v1.PermissionService/Expand":          {reader, writer, schemaAdmin, auditor},
+	"/pemba.v1.PermissionService/Check":           askers,
+	"/pemba.v1.PermissionService/BulkCheck":       askers,
+	"/pemba.v1.PermissionService/ListPermissions": askers,
+	"/pemba.v1.PermissionService/Expand":          readers,
 
-	"/pemba.v1.RelationshipService/ReadRelationships":   {reader, writer, schemaAdmin, auditor},
-	"/pemba.v1.RelationshipService/ExportRelationships": {reader, writer, schemaAdmin, auditor},
+	"/pemba.v1.RelationshipService/ReadRelationships":   readers,
+	"/pemba.v1.RelationshipService/ExportRelationships": readers,
 	"/pemba.v1.RelationshipService/WriteRelationships":  {writer},
 	"/pemba.v1.RelationshipService/DeleteRelationships": {writer},
 	"/pemba.v1.RelationshipService/ImportRelationships": {writer},
 
-	"/pemba.v1.SchemaService/GetSchema":     {reader, writer, schemaAdmin, auditor},
-	"/pemba.v1.SchemaService/ReflectSchema": {reader, writer, schemaAdmin, auditor},
-	"/pemba.v1.SchemaService/DiffSchema":    {reader, writer, schemaAdmin, auditor},
+	"/pemba.v1.SchemaService/GetSchema":     readers,
+	"/pemba.v1.SchemaService/ReflectSchema": readers,
+	"/pemba.v1.SchemaService/DiffSchema":    readers,
 	"/pemba.v1.SchemaService/ApplySchema":   {schemaAdmin},
 
-	"/pemba.v1.WatchService/Watch":         {reader, writer, schemaAdmin, auditor},
+	"/pemba.v1.WatchService/Watch":         readers,
 	"/pemba.v1.HistoryService/ReadHistory": {auditor},
 	"/pemba.v1.StoreService/VerifyStore":   {auditor},
-	"/pemba.v1.StoreService/ListStores":    {auditor},
+	"/pemba.v1.StoreService/ListStores":    readers,
 	"/pemba.v1.StoreService/CreateStore":   {admin},
 	"/pemba.v1.StoreService/DeleteStore":   {admin},
 	"/pemba.v1.TokenService/CreateToken":   {admin},
-	"/pemba.v1.TokenService/ListTokens":    {admin},
+	"/pemba.v1.TokenService/ListTokens":    {auditor},
 	"/pemba.v1.TokenService/RevokeToken":   {admin},
 
 	"/grpc.health.v1.Health/Check":                                   nil,
@@ -76,7 +86,6 @@ var methods = map[string][]pembav1.Role{
 // acrossStores are methods about the whole server: a token for one store cannot
 // call them.
 var acrossStores = map[string]bool{
-	"/pemba.v1.StoreService/ListStores":  true,
 	"/pemba.v1.StoreService/CreateStore": true,
 	"/pemba.v1.StoreService/DeleteStore": true,
 	"/pemba.v1.TokenService/CreateToken": true,
@@ -99,14 +108,32 @@ func (s *Server) authenticate(ctx context.Context, method string) (context.Conte
 		allowed = allowed || r == c.role
 	}
 	if !allowed {
-		return ctx, problem(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_ROLE_TOO_WEAK,
-			"token %q has role %s, which may not call %s", c.name, roleName(c.role), method)
+		return ctx, tooWeak(c, method)
 	}
 	if c.store != 0 && acrossStores[method] {
 		return ctx, problem(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_STORE_NOT_GRANTED,
 			"token %q is for one store, and %s is about all; use a token for all stores", c.name, method)
 	}
 	return context.WithValue(ctx, callerKey{}, c), nil
+}
+
+func tooWeak(c caller, method string) error {
+	return withReason(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_ROLE_TOO_WEAK,
+		fmt.Sprintf("token %q has role %s, which may not call %s", c.name, roleName(c.role), method), "role", roleName(c.role), "method", method)
+}
+
+// stillValid returns nil unless the caller's token was revoked since the call
+// began.
+func (s *Server) stillValid(ctx context.Context) error {
+	c := callerOf(ctx)
+	if c.token == nil {
+		return nil
+	}
+	_, ok, err := s.ds.TokenByHash(ctx, *c.token)
+	if err == nil && !ok {
+		err = problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_UNKNOWN_TOKEN, "the token was revoked")
+	}
+	return err
 }
 
 func (s *Server) caller(ctx context.Context) (caller, error) {
@@ -127,7 +154,7 @@ func (s *Server) caller(ctx context.Context) (caller, error) {
 		return caller{}, err
 	}
 	if ok {
-		return caller{name: t.Name, role: roleOf(t.Role), store: t.StoreID}, nil
+		return caller{name: t.Name, role: roleOf(t.Role), store: t.StoreID, token: &hash}, nil
 	}
 	if s.config.Token == "" {
 		if c, err := s.anonymous(ctx); err == nil {

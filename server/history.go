@@ -3,20 +3,14 @@ package server
 import (
 	"context"
 	"slices"
-	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/pembadb/pemba/datastore"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
 )
-
-type watches struct {
-	pembav1.UnimplementedWatchServiceServer
-	*Server
-}
 
 type histories struct {
 	pembav1.UnimplementedHistoryServiceServer
@@ -74,89 +68,22 @@ func changeProto(c *datastore.Change, head datastore.Head, store datastore.Store
 	return out, len(out.Operations) > 0 || f == nil || len(c.Operations) == 0 && len(f.Operations)+len(f.ResourceTypes)+len(f.Relations)+len(f.SubjectTypes) == 0
 }
 
-func (s *watches) Watch(r *pembav1.WatchRequest, out grpc.ServerStreamingServer[pembav1.WatchResponse]) error {
-	ctx, cancel := context.WithCancel(out.Context())
-	defer cancel()
-	defer context.AfterFunc(s.ctx, cancel)()
-	st, err := s.store(ctx, r.Store)
-	if err != nil {
-		return err
-	}
-	every := 10 * time.Second
-	if r.Heartbeat != nil {
-		if every = r.Heartbeat.AsDuration(); every < 100*time.Millisecond {
-			return problem(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_FIELD, "heartbeat %v is below 100ms", every)
+// known refuses a filter with a kind of operation that does not exist.
+func known(f *pembav1.ChangeFilter) error {
+	for _, k := range f.GetOperations() {
+		if _, ok := pembav1.OperationKind_name[int32(k)]; !ok || k == pembav1.OperationKind_OPERATION_KIND_UNSPECIFIED {
+			return invalidField("filter.operations", "filter.operations holds %d, which is no kind of operation", k)
 		}
 	}
-	head, err := s.start(ctx, st)
-	if err != nil {
-		return err
-	}
-	next := head.Revision + 1
-	switch from := r.Start.(type) {
-	case *pembav1.WatchRequest_FromRevision:
-		next = max(1, datastore.Revision(from.FromRevision))
-	case *pembav1.WatchRequest_AfterZookie:
-		after, err := s.ds.Zookie(ctx, st.ID, from.AfterZookie)
-		if err != nil {
-			return err
-		}
-		next = after + 1
-	}
-	for {
-		for c, err := range s.ds.History(ctx, st.ID, next) {
-			if err != nil {
-				return s.ended(ctx, err)
-			}
-			next = c.Revision + 1
-			if p, any := changeProto(&c, head, st.ID, r.Filter); any {
-				if err := out.Send(&pembav1.WatchResponse{Zookie: p.Zookie, Event: &pembav1.WatchResponse_Change{Change: p}}); err != nil {
-					return err
-				}
-			}
-		}
-		now, err := s.wait(ctx, st.ID, next-1, every)
-		if err != nil {
-			return s.ended(ctx, err)
-		}
-		if now.Revision >= next {
-			continue
-		}
-		beat := &pembav1.Heartbeat{Revision: uint64(next - 1), Head: uint64(now.Revision)}
-		if err := out.Send(&pembav1.WatchResponse{Zookie: now.Zookie(st.ID).String(), Event: &pembav1.WatchResponse_Heartbeat{Heartbeat: beat}}); err != nil {
-			return err
-		}
-	}
+	return nil
 }
 
-// wait returns the head when it is beyond a revision, or when it is time for a
-// heartbeat.
-func (s *watches) wait(ctx context.Context, store datastore.StoreID, beyond datastore.Revision, every time.Duration) (datastore.Head, error) {
-	timed, cancel := context.WithTimeout(ctx, every)
-	defer cancel()
-	head, err := s.ds.Wait(timed, store, beyond)
-	if err != nil && timed.Err() != nil && ctx.Err() == nil {
-		return head, nil
+// mayRead refuses the history of the store system to who may not audit.
+func mayRead(ctx context.Context, st datastore.Store, method string) error {
+	if c := callerOf(ctx); st.ID == datastore.System && c.role != auditor && c.role != admin {
+		return tooWeak(c, method+" of the store system")
 	}
-	return head, err
-}
-
-// ended says why a watch ends: the server stops, or what went wrong.
-func (s *Server) ended(ctx context.Context, err error) error {
-	if s.ctx.Err() != nil {
-		return problem(codes.Unavailable, pembav1.ErrorReason_ERROR_REASON_UNAVAILABLE, "the server is stopping; watch again from the last zookie")
-	}
-	return err
-}
-
-// start returns a store's head.
-func (s *Server) start(ctx context.Context, st datastore.Store) (datastore.Head, error) {
-	snapshot, err := s.ds.At(ctx, st.ID, datastore.Consistency{Level: datastore.FullyConsistent})
-	if err != nil {
-		return datastore.Head{}, err
-	}
-	defer snapshot.Close()
-	return snapshot.Head(), nil
+	return nil
 }
 
 func (s *histories) ReadHistory(r *pembav1.ReadHistoryRequest, out grpc.ServerStreamingServer[pembav1.ReadHistoryResponse]) error {
@@ -165,28 +92,38 @@ func (s *histories) ReadHistory(r *pembav1.ReadHistoryRequest, out grpc.ServerSt
 	if err != nil {
 		return err
 	}
-	head, err := s.start(ctx, st)
+	if err := known(r.Filter); err != nil {
+		return err
+	}
+	head, err := s.ds.Head(ctx, st.ID)
 	if err != nil {
 		return err
+	}
+	if r.FromRevision > uint64(head.Revision)+1 {
+		return datastore.Ahead(datastore.Revision(r.FromRevision), head.Revision)
+	}
+	next := datastore.Revision(r.FromRevision)
+	if next == 0 {
+		if next, err = s.ds.Oldest(ctx, st.ID); err != nil {
+			return err
+		}
 	}
 	to := head.Revision
 	if r.ToRevision > 0 {
 		to = min(to, datastore.Revision(r.ToRevision))
 	}
-	const batch = 100
 	m := &pembav1.ReadHistoryResponse{Zookie: head.Zookie(st.ID).String(), Head: uint64(head.Revision)}
-	next := max(1, r.FromRevision)
-	sent := uint64(0)
+	sent, size := uint64(0), 0
 	send := func(complete bool) error {
-		m.NextRevision, m.Complete = next, complete
+		m.NextRevision, m.Complete = uint64(next), complete
 		err := out.Send(m)
-		m = &pembav1.ReadHistoryResponse{Zookie: m.Zookie, Head: m.Head}
+		m, size = &pembav1.ReadHistoryResponse{Zookie: m.Zookie, Head: m.Head}, 0
 		return err
 	}
-	if datastore.Revision(next) > to {
+	if next > to {
 		return send(true)
 	}
-	for c, err := range s.ds.History(ctx, st.ID, datastore.Revision(next)) {
+	for c, err := range s.ds.History(ctx, st.ID, next) {
 		if err != nil {
 			return err
 		}
@@ -197,11 +134,11 @@ func (s *histories) ReadHistory(r *pembav1.ReadHistoryRequest, out grpc.ServerSt
 			if r.Limit > 0 && sent == r.Limit {
 				return send(false)
 			}
-			m.Changes = append(m.Changes, p)
+			m.Changes, size = append(m.Changes, p), size+proto.Size(p)
 			sent++
 		}
-		next = uint64(c.Revision) + 1
-		if len(m.Changes) == batch {
+		next = c.Revision + 1
+		if len(m.Changes) == page || size >= pageBytes {
 			if err := send(false); err != nil {
 				return err
 			}

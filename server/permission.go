@@ -2,12 +2,18 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/graph"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
 	"github.com/pembadb/pemba/tuple"
@@ -28,23 +34,40 @@ func answer(a graph.Answer) pembav1.Answer {
 	return pembav1.Answer_ANSWER_NO_PERMISSION
 }
 
+func permissionName(name string) (string, error) {
+	if name == "" {
+		return "", missing("permission")
+	}
+	if err := tuple.CheckRelation(name); err != nil {
+		return "", badField(pembav1.ErrorReason_ERROR_REASON_INVALID_RELATION, "permission", err)
+	}
+	return name, nil
+}
+
+// asked is the subject of a question.
+func (p *permissions) asked(s *pembav1.Subject) (tuple.Subject, error) {
+	out, err := subject(s, "subject")
+	if err == nil && out.IsWildcard() {
+		err = withReason(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_SUBJECT,
+			fmt.Sprintf("subject %s stands for everybody; ask about one, or expand the resource", out), "field", "subject")
+	}
+	return out, err
+}
+
 func (p *permissions) question(o *pembav1.Object, permission string, sub *pembav1.Subject, c *structpb.Struct, contextual []*pembav1.Relationship) (q graph.Question, err error) {
 	if q.Resource, err = object(o, "resource"); err != nil {
 		return q, err
 	}
-	if q.Permission = permission; permission == "" {
-		return q, missing("permission")
-	}
-	if err := tuple.CheckRelation(permission); err != nil {
-		return q, problem(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_RELATION, "permission: %v", err)
-	}
-	if q.Subject, err = subject(sub, "subject"); err != nil {
+	if q.Permission, err = permissionName(permission); err != nil {
 		return q, err
 	}
-	if q.Contextual, err = p.relationships(contextual, "contextual_relationships"); err != nil {
+	if q.Subject, err = p.asked(sub); err != nil {
 		return q, err
 	}
-	q.Context, err = p.context(c)
+	if q.Contextual, err = p.contextual(contextual); err != nil {
+		return q, err
+	}
+	q.Context, err = p.context(c, "context")
 	return q, err
 }
 
@@ -58,7 +81,7 @@ func (p *permissions) Check(ctx context.Context, r *pembav1.CheckRequest) (*pemb
 		return nil, err
 	}
 	defer s.Close()
-	a, err := graph.Check(ctx, s, q, time.Now(), p.config.Limits)
+	a, err := graph.Check(ctx, s, q, time.Now(), p.limits.graph())
 	if err != nil {
 		return nil, err
 	}
@@ -66,15 +89,17 @@ func (p *permissions) Check(ctx context.Context, r *pembav1.CheckRequest) (*pemb
 }
 
 func (p *permissions) BulkCheck(ctx context.Context, r *pembav1.BulkCheckRequest) (*pembav1.BulkCheckResponse, error) {
-	if len(r.Items) > p.config.MaxItems {
-		return nil, problem(codes.ResourceExhausted, pembav1.ErrorReason_ERROR_REASON_LIMIT_EXCEEDED,
-			"%d items in one call, more than %d; split it", len(r.Items), p.config.MaxItems)
+	if len(r.Items) == 0 {
+		return nil, missing("items")
 	}
-	shared, err := p.context(r.Context)
+	if err := atMost(len(r.Items), p.limits.BulkItems, "max-bulk-items", "items in one call", "split it"); err != nil {
+		return nil, err
+	}
+	shared, err := p.context(r.Context, "context")
 	if err != nil {
 		return nil, err
 	}
-	contextual, err := p.relationships(r.ContextualRelationships, "contextual_relationships")
+	contextual, err := p.contextual(r.ContextualRelationships)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +124,7 @@ func (p *permissions) BulkCheck(ctx context.Context, r *pembav1.BulkCheckRequest
 		q.Contextual = contextual
 		qs, place = append(qs, q), append(place, i)
 	}
-	answers, errs := graph.CheckBulk(ctx, s, qs, time.Now(), p.config.Limits)
+	answers, errs := graph.CheckBulk(ctx, s, qs, time.Now(), p.limits.graph())
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -118,15 +143,15 @@ func (p *permissions) ListPermissions(ctx context.Context, r *pembav1.ListPermis
 	if err != nil {
 		return nil, err
 	}
-	sub, err := subject(r.Subject, "subject")
+	sub, err := p.asked(r.Subject)
 	if err != nil {
 		return nil, err
 	}
-	contextual, err := p.relationships(r.ContextualRelationships, "contextual_relationships")
+	contextual, err := p.contextual(r.ContextualRelationships)
 	if err != nil {
 		return nil, err
 	}
-	given, err := p.context(r.Context)
+	given, err := p.context(r.Context, "context")
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +160,7 @@ func (p *permissions) ListPermissions(ctx context.Context, r *pembav1.ListPermis
 		return nil, err
 	}
 	defer s.Close()
-	answers, err := graph.Permissions(ctx, s, o, sub, given, contextual, time.Now(), p.config.Limits)
+	answers, err := graph.Permissions(ctx, s, o, sub, given, contextual, time.Now(), p.limits.graph())
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +177,7 @@ func (p *permissions) ListPermissions(ctx context.Context, r *pembav1.ListPermis
 		}
 		out.Permissions = append(out.Permissions, result)
 	}
+	slices.SortFunc(out.Permissions, func(a, b *pembav1.PermissionResult) int { return strings.Compare(a.Permission, b.Permission) })
 	return out, nil
 }
 
@@ -160,10 +186,11 @@ func (p *permissions) Expand(ctx context.Context, r *pembav1.ExpandRequest) (*pe
 	if err != nil {
 		return nil, err
 	}
-	if r.Permission == "" {
-		return nil, missing("permission")
+	permission, err := permissionName(r.Permission)
+	if err != nil {
+		return nil, err
 	}
-	contextual, err := p.relationships(r.ContextualRelationships, "contextual_relationships")
+	contextual, err := p.contextual(r.ContextualRelationships)
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +199,10 @@ func (p *permissions) Expand(ctx context.Context, r *pembav1.ExpandRequest) (*pe
 		return nil, err
 	}
 	defer s.Close()
-	nodes, err := graph.Expand(ctx, s, o, r.Permission, r.Recursive, contextual, time.Now(), p.config.Limits)
+	nodes, err := graph.Expand(ctx, s, o, permission, r.Recursive, contextual, time.Now(), p.limits.expand())
+	if errors.Is(err, graph.ErrTooManyNodes) {
+		err = p.tooMuchToExpand(err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -181,6 +211,15 @@ func (p *permissions) Expand(ctx context.Context, r *pembav1.ExpandRequest) (*pe
 		out.Nodes = append(out.Nodes, expandNode(&nodes[i]))
 	}
 	return out, nil
+}
+
+// tooMuchToExpand names the limit that an expansion is over.
+func (p *permissions) tooMuchToExpand(err error) error {
+	name, limit := "max-expand-results", p.limits.ExpandResults
+	if p.limits.GraphNodes < limit {
+		name, limit = "max-graph-nodes", p.limits.GraphNodes
+	}
+	return datastore.With(err, "limit", name, "maximum", strconv.Itoa(limit))
 }
 
 func expandNode(n *graph.TreeNode) *pembav1.ExpandNode {

@@ -6,15 +6,19 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/pembadb/pemba/datastore"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
+	"github.com/pembadb/pemba/tuple"
 )
 
 type stores struct {
@@ -27,24 +31,30 @@ type tokens struct {
 	*Server
 }
 
-// registryPage is how many stores or tokens one answer lists where the caller
-// does not say.
-const registryPage = 1000
-
-// existing gives "already exists" the reason of a store or token.
-func existing(err error, reason pembav1.ErrorReason) error {
-	if errors.Is(err, datastore.ErrAlreadyExists) {
-		return withReason(codes.AlreadyExists, reason, err.Error())
+// registryError gives "already exists" and "not a name" the reasons of a store or
+// token.
+func registryError(err error, exists, name pembav1.ErrorReason) error {
+	switch {
+	case errors.Is(err, datastore.ErrAlreadyExists):
+		return withFacts(codes.AlreadyExists, exists, err.Error(), datastore.Facts(err))
+	case errors.Is(err, datastore.ErrName):
+		return withFacts(codes.InvalidArgument, name, err.Error(), datastore.Facts(err))
 	}
 	return err
 }
 
 func (s *stores) CreateStore(ctx context.Context, r *pembav1.CreateStoreRequest) (*pembav1.CreateStoreResponse, error) {
+	if r.Store == "" {
+		return nil, missing("store")
+	}
+	if err := checkRequest(r.RequestId, r.Reason, maxRequestID); err != nil {
+		return nil, err
+	}
 	o, err := s.ds.Write(ctx, datastore.System, datastore.Request{
 		ID: r.RequestId, Actor: callerOf(ctx).name, Reason: r.Reason, CreateStore: &datastore.Store{Name: r.Store},
 	})
 	if err != nil {
-		return nil, existing(err, pembav1.ErrorReason_ERROR_REASON_STORE_EXISTS)
+		return nil, registryError(err, pembav1.ErrorReason_ERROR_REASON_STORE_EXISTS, pembav1.ErrorReason_ERROR_REASON_INVALID_STORE)
 	}
 	return &pembav1.CreateStoreResponse{Zookie: o.Zookie, Store: storeProto(*o.Store, 0)}, nil
 }
@@ -57,45 +67,104 @@ func storeProto(s datastore.Store, head datastore.Revision) *pembav1.Store {
 	return out
 }
 
-// window cuts a sorted list to what follows a cursor, the last name given, and
-// to a limit.
-func window[T any](all []T, name func(T) string, cursor string, limit uint32) (page []T, next string, complete bool) {
-	all = slices.DeleteFunc(slices.Clone(all), func(t T) bool { return cursor != "" && name(t) <= cursor })
-	if limit == 0 {
-		limit = registryPage
+// window cuts a sorted list to what follows a cursor and to a limit. kind and
+// filter say which list it is.
+func (s *Server) window(all []named, kind string, filter proto.Message, text string, limit uint32) (page []named, next string, err error) {
+	at := cursor{time: tuple.Micros(time.Now()), question: question(kind, datastore.System, filter)}
+	if text != "" {
+		if at, err = parseCursor(text, at.question); err != nil {
+			return nil, "", err
+		}
+		from, found := slices.BinarySearchFunc(all, at.position, func(n named, name string) int { return strings.Compare(n.name, name) })
+		if found {
+			from++
+		}
+		all = all[from:]
 	}
-	if uint64(len(all)) <= uint64(limit) {
-		return all, "", true
+	most := s.limits.ListResults
+	if limit > 0 {
+		most = int(min(uint64(limit), uint64(most)))
 	}
-	return all[:limit], name(all[limit-1]), false
+	if len(all) <= most {
+		return all, "", nil
+	}
+	at.zookie, at.position = datastore.Head{}.Zookie(datastore.System).String(), all[most-1].name
+	return all[:most], at.String(), nil
 }
 
+// named is an entry of a list: its name and its place in the whole.
+type named struct {
+	name string
+	at   int
+}
+
+// names numbers the entries that a filter keeps.
+func names[T any](all []T, name func(T) string, keep func(T) bool) []named {
+	var out []named
+	for i, t := range all {
+		if keep(t) {
+			out = append(out, named{name(t), i})
+		}
+	}
+	return out
+}
+
+// ListStores lists the stores of the registry and system, or the one that the
+// caller's token is for.
 func (s *stores) ListStores(ctx context.Context, r *pembav1.ListStoresRequest) (*pembav1.ListStoresResponse, error) {
-	system, err := s.at(ctx, "system", r.Consistency)
+	zookie, err := s.systemZookie(ctx, r.Consistency)
 	if err != nil {
 		return nil, err
 	}
-	defer system.Close()
 	all, err := s.ds.Stores(ctx)
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(st datastore.Store) bool { return !strings.HasPrefix(st.Name, r.Prefix) })
-	page, next, complete := window(all, func(st datastore.Store) string { return st.Name }, r.Cursor, r.Limit)
-	out := &pembav1.ListStoresResponse{Zookie: system.Zookie(), Cursor: next, Complete: complete}
-	for _, st := range page {
-		head, err := s.start(ctx, st)
+	all = append(all, datastore.Store{ID: datastore.System, Name: "system"})
+	slices.SortFunc(all, func(a, b datastore.Store) int { return strings.Compare(a.Name, b.Name) })
+	granted := callerOf(ctx).store
+	list := names(all, func(st datastore.Store) string { return st.Name }, func(st datastore.Store) bool {
+		return strings.HasPrefix(st.Name, r.Prefix) && (granted == 0 || granted == st.ID)
+	})
+	list, next, err := s.window(list, "stores", &pembav1.ListStoresRequest{Prefix: r.Prefix}, r.Cursor, r.Limit)
+	if err != nil {
+		return nil, err
+	}
+	out := &pembav1.ListStoresResponse{Zookie: zookie, Cursor: next, Complete: next == ""}
+	for _, n := range list {
+		head, err := s.ds.Head(ctx, all[n.at].ID)
+		if errors.Is(err, datastore.ErrNoStore) {
+			continue // it was deleted meanwhile
+		}
 		if err != nil {
 			return nil, err
 		}
-		out.Stores = append(out.Stores, storeProto(st, head.Revision))
+		out.Stores = append(out.Stores, storeProto(all[n.at], head.Revision))
 	}
 	return out, nil
+}
+
+// systemZookie is that of the store system, at a consistency. It is asked for by
+// callers who may not read that store.
+func (s *Server) systemZookie(ctx context.Context, c *pembav1.Consistency) (string, error) {
+	level, err := consistency(c)
+	if err != nil {
+		return "", err
+	}
+	snapshot, err := s.ds.At(ctx, datastore.System, level)
+	if err != nil {
+		return "", err
+	}
+	defer snapshot.Close()
+	return snapshot.Zookie(), nil
 }
 
 func (s *stores) DeleteStore(ctx context.Context, r *pembav1.DeleteStoreRequest) (*pembav1.DeleteStoreResponse, error) {
 	if r.Store == "" {
 		return nil, missing("store")
+	}
+	if err := checkRequest(r.RequestId, r.Reason, maxRequestID); err != nil {
+		return nil, err
 	}
 	o, err := s.ds.Write(ctx, datastore.System, datastore.Request{ID: r.RequestId, Actor: callerOf(ctx).name, Reason: r.Reason, DeleteStore: r.Store})
 	if err != nil {
@@ -109,29 +178,56 @@ func (s *stores) VerifyStore(r *pembav1.VerifyStoreRequest, out grpc.ServerStrea
 	if err != nil {
 		return err
 	}
-	head, err := s.ds.Verify(out.Context(), st.ID)
+	message := func(v datastore.Verification, complete bool) *pembav1.VerifyStoreResponse {
+		return &pembav1.VerifyStoreResponse{
+			Zookie: v.Head.Zookie(st.ID).String(), Oldest: uint64(v.Anchor.Revision) + 1, Verified: uint64(v.Verified),
+			Head: uint64(v.Head.Revision), Hash: v.Hash[:], Complete: complete,
+		}
+	}
+	last := time.Now()
+	v, err := s.ds.Verify(out.Context(), st.ID, func(v datastore.Verification) error {
+		if v.Verified == v.Head.Revision || time.Since(last) < verifyEvery {
+			return nil
+		}
+		last = time.Now()
+		return out.Send(message(v, false))
+	})
 	if err != nil {
 		return err
 	}
-	return out.Send(&pembav1.VerifyStoreResponse{
-		Zookie: head.Zookie(st.ID).String(), Oldest: 1, Verified: uint64(head.Revision), Head: uint64(head.Revision), Complete: true, Hash: head.Hash[:],
-	})
+	return out.Send(message(v, true))
 }
 
+// verifyEvery is how often a verification tells how far it has come.
+const verifyEvery = 100 * time.Millisecond
+
 func (s *tokens) CreateToken(ctx context.Context, r *pembav1.CreateTokenRequest) (*pembav1.CreateTokenResponse, error) {
-	if r.Role == pembav1.Role_ROLE_UNSPECIFIED || pembav1.Role_name[int32(r.Role)] == "" {
+	if r.Name == "" {
+		return nil, missing("name")
+	}
+	if r.Role == pembav1.Role_ROLE_UNSPECIFIED {
 		return nil, missing("role")
 	}
-	if r.AllStores == (r.Store != "") {
-		return nil, problem(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_TOKEN, "a token is for one store or for all: give store or all_stores")
+	if pembav1.Role_name[int32(r.Role)] == "" {
+		return nil, withReason(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_TOKEN, fmt.Sprintf("role %d does not exist", r.Role), "token", r.Name)
+	}
+	if r.AllStores && r.Store != "" {
+		return nil, withReason(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_TOKEN, "a token is for one store or for all: give store or all_stores", "token", r.Name)
+	}
+	if err := checkRequest(r.RequestId, r.Reason, maxRequestID); err != nil {
+		return nil, err
+	}
+	store := r.Store
+	if store == "" && !r.AllStores {
+		store = "default"
 	}
 	var secret [32]byte
 	rand.Read(secret[:])
 	text := "pemba_" + base64.RawURLEncoding.EncodeToString(secret[:])
-	t := &datastore.Token{Name: r.Name, Role: roleName(r.Role), Store: r.Store, Hash: sha256.Sum256([]byte(text))}
+	t := &datastore.Token{Name: r.Name, Role: roleName(r.Role), Store: store, Hash: sha256.Sum256([]byte(text))}
 	o, err := s.ds.Write(ctx, datastore.System, datastore.Request{ID: r.RequestId, Actor: callerOf(ctx).name, Reason: r.Reason, CreateToken: t})
 	if err != nil {
-		return nil, existing(err, pembav1.ErrorReason_ERROR_REASON_TOKEN_EXISTS)
+		return nil, registryError(err, pembav1.ErrorReason_ERROR_REASON_TOKEN_EXISTS, pembav1.ErrorReason_ERROR_REASON_INVALID_TOKEN)
 	}
 	t.Created, t.Actor = o.Time, callerOf(ctx).name
 	return &pembav1.CreateTokenResponse{Zookie: o.Zookie, Token: tokenProto(*t), Secret: text}, nil
@@ -142,22 +238,32 @@ func tokenProto(t datastore.Token) *pembav1.Token {
 }
 
 func (s *tokens) ListTokens(ctx context.Context, r *pembav1.ListTokensRequest) (*pembav1.ListTokensResponse, error) {
-	system, err := s.at(ctx, "system", r.Consistency)
+	zookie, err := s.systemZookie(ctx, r.Consistency)
 	if err != nil {
 		return nil, err
 	}
-	defer system.Close()
+	var only datastore.StoreID
+	if r.Store != nil {
+		st, err := s.store(ctx, *r.Store)
+		if err != nil {
+			return nil, err
+		}
+		only = st.ID
+	}
 	all, err := s.ds.Tokens(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if r.Store != nil {
-		all = slices.DeleteFunc(all, func(t datastore.Token) bool { return t.Store != *r.Store })
+	list := names(all, func(t datastore.Token) string { return t.Name }, func(t datastore.Token) bool {
+		return only == 0 || t.StoreID == 0 || t.StoreID == only
+	})
+	list, next, err := s.window(list, "tokens", &pembav1.ListTokensRequest{Store: r.Store}, r.Cursor, r.Limit)
+	if err != nil {
+		return nil, err
 	}
-	page, next, complete := window(all, func(t datastore.Token) string { return t.Name }, r.Cursor, r.Limit)
-	out := &pembav1.ListTokensResponse{Zookie: system.Zookie(), Cursor: next, Complete: complete}
-	for _, t := range page {
-		out.Tokens = append(out.Tokens, tokenProto(t))
+	out := &pembav1.ListTokensResponse{Zookie: zookie, Cursor: next, Complete: next == ""}
+	for _, n := range list {
+		out.Tokens = append(out.Tokens, tokenProto(all[n.at]))
 	}
 	return out, nil
 }
@@ -165,6 +271,9 @@ func (s *tokens) ListTokens(ctx context.Context, r *pembav1.ListTokensRequest) (
 func (s *tokens) RevokeToken(ctx context.Context, r *pembav1.RevokeTokenRequest) (*pembav1.RevokeTokenResponse, error) {
 	if r.Name == "" {
 		return nil, missing("name")
+	}
+	if err := checkRequest(r.RequestId, r.Reason, maxRequestID); err != nil {
+		return nil, err
 	}
 	o, err := s.ds.Write(ctx, datastore.System, datastore.Request{ID: r.RequestId, Actor: callerOf(ctx).name, Reason: r.Reason, RevokeToken: r.Name})
 	if err != nil {

@@ -3,8 +3,8 @@ package server
 import (
 	"context"
 	"encoding/hex"
-
-	"google.golang.org/grpc/codes"
+	"errors"
+	"fmt"
 
 	"github.com/pembadb/pemba/datastore"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
@@ -28,6 +28,9 @@ func differences(old, new *schema.Schema) []*pembav1.SchemaDifference {
 	if old == nil {
 		old = &schema.Schema{}
 	}
+	if new == nil {
+		return nil
+	}
 	for _, d := range schema.Diff(old, new) {
 		out = append(out, &pembav1.SchemaDifference{
 			Kind: string(d.Kind), Type: d.Type, Relation: d.Relation, Caveat: d.Caveat, Parameter: d.Parameter,
@@ -49,6 +52,9 @@ func (s *schemas) ApplySchema(ctx context.Context, r *pembav1.ApplySchemaRequest
 	if r.Text == "" {
 		return nil, missing("text")
 	}
+	if err := checkRequest(r.RequestId, r.Reason, maxRequestID); err != nil {
+		return nil, err
+	}
 	st, err := s.store(ctx, r.Store)
 	if err != nil {
 		return nil, err
@@ -58,29 +64,51 @@ func (s *schemas) ApplySchema(ctx context.Context, r *pembav1.ApplySchemaRequest
 		var h [32]byte
 		b, err := hex.DecodeString(*r.ExpectedHash)
 		if err != nil || len(b) != 0 && len(b) != len(h) {
-			return nil, problem(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_FIELD, "expected_hash must be a hash as GetSchema gives it, or empty for no schema")
+			return nil, invalidField("expected_hash", "expected_hash must be a hash as GetSchema gives it, or empty for no schema")
 		}
 		copy(h[:], b)
 		update.Expected = &h
-	}
-	before, err := s.ds.At(ctx, st.ID, datastore.Consistency{Level: datastore.FullyConsistent})
-	if err != nil {
-		return nil, err
-	}
-	defer before.Close()
-	compiled, _, err := schema.Compile(schema.Source{Name: "schema", Text: r.Text}, nil, schema.Options{})
-	if err != nil {
-		return nil, err
 	}
 	req := datastore.Request{ID: requestID(r.RequestId), Actor: callerOf(ctx).name, Reason: r.Reason, Schema: update}
 	o, err := s.ds.Write(ctx, st.ID, req)
 	if err != nil {
 		return nil, err
 	}
-	return &pembav1.ApplySchemaResponse{
-		Zookie: o.Zookie, Revision: uint64(o.Revision), Hash: hashText(compiled.Hash), Changed: before.SchemaHash() != compiled.Hash,
-		Differences: differences(before.Schema(), compiled), Warnings: warnings(o.Warnings), RequestId: req.ID,
-	}, nil
+	out := &pembav1.ApplySchemaResponse{
+		Zookie: o.Zookie, Revision: uint64(o.Revision), Hash: hashText(o.Schema.Hash), Changed: o.Schema.Changed,
+		Differences: differences(o.Schema.Before, o.Schema.After), Warnings: warnings(o.Warnings),
+	}
+	if o.Schema.Changed && !r.DryRun {
+		out.RequestId = req.ID
+	}
+	if o.Repeated {
+		out.Differences, err = s.appliedAt(ctx, st.ID, o.Revision)
+	}
+	return out, err
+}
+
+// appliedAt returns what the schema applied at a revision changed; nothing where
+// that revision is no longer kept.
+func (s *schemas) appliedAt(ctx context.Context, store datastore.StoreID, at datastore.Revision) ([]*pembav1.SchemaDifference, error) {
+	var schemas [2]*schema.Schema
+	for i := range schemas {
+		head, err := s.ds.HeadAt(ctx, store, at-1+datastore.Revision(i))
+		if err == nil {
+			var snapshot datastore.Snapshot
+			snapshot, err = s.ds.At(ctx, store, datastore.Consistency{Level: datastore.AtExactSnapshot, Zookie: head.Zookie(store).String()})
+			if err == nil {
+				schemas[i] = snapshot.Schema()
+				snapshot.Close()
+			}
+		}
+		if errors.Is(err, datastore.ErrCompacted) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return differences(schemas[0], schemas[1]), nil
 }
 
 func (s *schemas) GetSchema(ctx context.Context, r *pembav1.GetSchemaRequest) (*pembav1.GetSchemaResponse, error) {
@@ -97,7 +125,10 @@ func (s *schemas) GetSchema(ctx context.Context, r *pembav1.GetSchemaRequest) (*
 }
 
 func (s *schemas) DiffSchema(ctx context.Context, r *pembav1.DiffSchemaRequest) (*pembav1.DiffSchemaResponse, error) {
-	compiled, warned, err := schema.Compile(schema.Source{Name: "schema", Text: r.Text}, nil, schema.Options{})
+	if len(r.Text) > s.limits.SchemaBytes {
+		return nil, datastore.OverLimit("max-schema-bytes", s.limits.SchemaBytes, fmt.Sprintf("schema of %d bytes", len(r.Text)), "split it into stores, or raise the limit")
+	}
+	compiled, warned, err := schema.Compile(schema.Source{Name: "schema", Text: r.Text}, nil, schema.Options{MaxBytes: s.limits.SchemaBytes})
 	if err != nil {
 		return nil, err
 	}

@@ -17,10 +17,8 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
-	"google.golang.org/grpc/status"
 
 	"github.com/pembadb/pemba/datastore"
-	"github.com/pembadb/pemba/graph"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
 )
 
@@ -29,14 +27,8 @@ type Config struct {
 	Datastore datastore.Datastore
 	// Token is the static admin token; empty for none.
 	Token string
-	// Limits bound the work of one question.
-	Limits graph.Limits
-	// MaxRequestBytes bounds a message from a client (4 MiB).
-	MaxRequestBytes int
-	// MaxItems bounds the questions of a bulk check (10,000).
-	MaxItems int
-	// MaxContextBytes bounds a caveat context (64 KiB).
-	MaxContextBytes int
+	// Limits bound what one request may bring and cost.
+	Limits Limits
 	// Logger takes what goes wrong; nil is slog.Default.
 	Logger *slog.Logger
 }
@@ -44,6 +36,7 @@ type Config struct {
 // Server serves pemba.v1.
 type Server struct {
 	config Config
+	limits Limits
 	ds     datastore.Datastore
 	log    *slog.Logger
 	grpc   *grpc.Server
@@ -57,22 +50,16 @@ func New(c Config) (*Server, error) {
 	if c.Datastore == nil {
 		return nil, errors.New("server: no datastore")
 	}
-	set := func(v *int, d int) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	set(&c.MaxRequestBytes, 4<<20)
-	set(&c.MaxItems, 10_000)
-	set(&c.MaxContextBytes, 64<<10)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	s := &Server{config: c, ds: c.Datastore, log: c.Logger, health: health.NewServer()}
+	s := &Server{config: c, limits: c.Limits.withDefaults(), ds: c.Datastore, log: c.Logger, health: health.NewServer()}
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	// Handlers end before Stop returns, so that nobody uses a closed datastore.
 	s.grpc = grpc.NewServer(
-		grpc.MaxRecvMsgSize(c.MaxRequestBytes),
-		grpc.MaxConcurrentStreams(1000),
+		grpc.MaxRecvMsgSize(s.limits.RequestBytes),
+		grpc.MaxConcurrentStreams(uint32(s.limits.Streams)),
+		grpc.WaitForHandlers(true),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
@@ -115,6 +102,8 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if ctx, err = s.authenticate(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.limits.CallTime)
+	defer cancel()
 	resp, err = handler(ctx, req)
 	return resp, s.status(ctx, info.FullMethod, err)
 }
@@ -125,22 +114,20 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if ctx, err = s.authenticate(ctx, info.FullMethod); err != nil {
 		return err
 	}
-	return s.status(ctx, info.FullMethod, handler(srv, &callerStream{ss, ctx}))
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	err = handler(srv, &callerStream{ServerStream: ss, server: s, ctx: ctx, cancel: cancel})
+	if cause := context.Cause(ctx); cause != nil && err != nil {
+		err = cause
+	}
+	return s.status(ctx, info.FullMethod, err)
 }
-
-// callerStream is a stream whose context knows the caller.
-type callerStream struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s *callerStream) Context() context.Context { return s.ctx }
 
 // recovered turns a panic into an INTERNAL error: no request ends the server.
 func (s *Server) recovered(ctx context.Context, method string, err *error) {
 	if p := recover(); p != nil {
 		s.log.ErrorContext(ctx, "a request panicked", "method", method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-		*err = status.Error(codes.Internal, "an internal error; the server's log has the details")
+		*err = problem(codes.Internal, pembav1.ErrorReason_ERROR_REASON_INTERNAL, "an internal error; the server's log has the details")
 	}
 }
 
@@ -149,11 +136,14 @@ func (s *Server) store(ctx context.Context, name string) (datastore.Store, error
 	if name == "" {
 		name = "default"
 	}
+	if err := datastore.CheckName("store", name); err != nil {
+		return datastore.Store{}, withFacts(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_STORE, err.Error(), datastore.Facts(err))
+	}
 	found, err := s.ds.StoreByName(ctx, name)
 	c := callerOf(ctx)
 	if c.store != 0 && (err != nil || c.store != found.ID) {
-		return found, problem(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_STORE_NOT_GRANTED,
-			"token %q is not for store %q; use a token of that store", c.name, name)
+		return found, withReason(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_STORE_NOT_GRANTED,
+			fmt.Sprintf("token %q is not for store %q; use a token of that store", c.name, name), "store", name)
 	}
 	return found, err
 }

@@ -157,7 +157,7 @@ func TestWhatIsWrittenIsAnsweredAtItsZookie(t *testing.T) {
 	r = check("ada")
 	r.Consistency = &pembav1.Consistency{Requirement: &pembav1.Consistency_AtExactSnapshot{AtExactSnapshot: "nonsense"}}
 	_, err = asks.Check(ctx, r)
-	expect(t, "a damaged zookie", err, codes.FailedPrecondition, "FOREIGN_ZOOKIE")
+	expect(t, "a damaged zookie", err, codes.InvalidArgument, "INVALID_ZOOKIE")
 	_, err = schemas.ApplySchema(ctx, &pembav1.ApplySchemaRequest{Text: "definition user {}"})
 	expect(t, "a schema that orphans", err, codes.FailedPrecondition, "SCHEMA_ORPHANS")
 	_, err = schemas.ApplySchema(ctx, &pembav1.ApplySchemaRequest{Text: "definition {"})

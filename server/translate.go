@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -16,7 +17,12 @@ import (
 )
 
 func missing(field string) error {
-	return problem(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_MISSING_FIELD, "the field %s is missing", field)
+	return withReason(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_MISSING_FIELD, "the field "+field+" is missing", "field", field)
+}
+
+// badField is the error of a field that breaks a rule of package tuple.
+func badField(reason pembav1.ErrorReason, field string, err error) error {
+	return withReason(codes.InvalidArgument, reason, field+": "+err.Error(), "field", field)
 }
 
 func consistency(c *pembav1.Consistency) (datastore.Consistency, error) {
@@ -39,7 +45,7 @@ func object(o *pembav1.Object, field string) (tuple.Object, error) {
 	}
 	out := tuple.Object{Type: o.Type, ID: o.Id}
 	if err := out.Check(); err != nil {
-		return out, problem(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_OBJECT, "%s: %v", field, err)
+		return out, badField(pembav1.ErrorReason_ERROR_REASON_INVALID_OBJECT, field, err)
 	}
 	return out, nil
 }
@@ -53,34 +59,42 @@ func subject(s *pembav1.Subject, field string) (tuple.Subject, error) {
 		out.Relation = ""
 	}
 	if err := out.Check(); err != nil {
-		return out, problem(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_SUBJECT, "%s: %v", field, err)
+		return out, badField(pembav1.ErrorReason_ERROR_REASON_INVALID_SUBJECT, field, err)
 	}
 	return out, nil
 }
 
-func (s *Server) caveat(c *pembav1.Caveat) (tuple.Caveat, error) {
+func (s *Server) caveat(c *pembav1.Caveat, field string) (tuple.Caveat, error) {
 	out := tuple.Caveat{Name: c.GetName()}
+	if c != nil && c.Name == "" {
+		return out, missing(field + ".name")
+	}
 	if c.GetContext() == nil {
 		return out, nil
 	}
+	if _, err := s.context(c.Context, field+".context"); err != nil {
+		return out, err
+	}
 	b, err := json.Marshal(c.Context.AsMap())
 	if err != nil {
-		return out, problem(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_CONTEXT, "the context of caveat %q: %v", c.Name, err)
+		return out, badField(pembav1.ErrorReason_ERROR_REASON_INVALID_RELATIONSHIP, field+".context", err)
 	}
-	if len(b) > s.config.MaxContextBytes {
-		return out, problem(codes.ResourceExhausted, pembav1.ErrorReason_ERROR_REASON_LIMIT_EXCEEDED,
-			"the context of caveat %q has %d bytes, more than %d", c.Name, len(b), s.config.MaxContextBytes)
+	if len(b) > s.limits.ContextBytes {
+		return out, datastore.With(datastore.OverLimit("max-context-bytes", s.limits.ContextBytes,
+			fmt.Sprintf("%s.context of %d bytes", field, len(b)), "write only the fields that the caveat needs"), "field", field+".context")
 	}
-	out.Context, err = tuple.CanonicalJSON(string(b))
-	return out, err
+	if out.Context, err = tuple.CanonicalJSON(string(b)); err != nil {
+		return out, badField(pembav1.ErrorReason_ERROR_REASON_INVALID_RELATIONSHIP, field+".context", err)
+	}
+	return out, nil
 }
 
-func expiration(t *timestamppb.Timestamp) (time.Time, error) {
+func expiration(t *timestamppb.Timestamp, field string) (time.Time, error) {
 	if t == nil {
 		return time.Time{}, nil
 	}
 	if err := t.CheckValid(); err != nil {
-		return time.Time{}, problem(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_RELATIONSHIP, "expiration: %v", err)
+		return time.Time{}, badField(pembav1.ErrorReason_ERROR_REASON_INVALID_RELATIONSHIP, field, err)
 	}
 	return tuple.Micros(t.AsTime()), nil
 }
@@ -92,23 +106,33 @@ func (s *Server) relationship(r *pembav1.Relationship, field string) (out tuple.
 	if out.Object, err = object(r.Resource, field+".resource"); err != nil {
 		return out, err
 	}
-	out.Relation = r.Relation
+	if out.Relation = r.Relation; r.Relation == "" {
+		return out, missing(field + ".relation")
+	}
+	if err := tuple.CheckRelation(r.Relation); err != nil {
+		return out, badField(pembav1.ErrorReason_ERROR_REASON_INVALID_RELATION, field+".relation", err)
+	}
 	if out.Subject, err = subject(r.Subject, field+".subject"); err != nil {
 		return out, err
 	}
-	if out.Caveat, err = s.caveat(r.Caveat); err != nil {
+	if out.Caveat, err = s.caveat(r.Caveat, field+".caveat"); err != nil {
 		return out, err
 	}
-	if out.Expiration, err = expiration(r.Expiration); err != nil {
+	if out.Expiration, err = expiration(r.Expiration, field+".expiration"); err != nil {
 		return out, err
 	}
 	if err := out.Check(); err != nil {
-		return out, problem(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_RELATIONSHIP, "%s: %v", field, err)
+		return out, badField(pembav1.ErrorReason_ERROR_REASON_INVALID_RELATIONSHIP, field, err)
 	}
 	return out, nil
 }
 
-func (s *Server) relationships(rs []*pembav1.Relationship, field string) ([]tuple.Relationship, error) {
+// contextual reads the contextual relationships of a question.
+func (s *Server) contextual(rs []*pembav1.Relationship) ([]tuple.Relationship, error) {
+	const field = "contextual_relationships"
+	if err := atMost(len(rs), s.limits.Contextual, "max-contextual", "contextual relationships in one request", "write them, or ask in parts"); err != nil {
+		return nil, err
+	}
 	var out []tuple.Relationship
 	for i, r := range rs {
 		rel, err := s.relationship(r, fmt.Sprintf("%s[%d]", field, i))
@@ -120,11 +144,18 @@ func (s *Server) relationships(rs []*pembav1.Relationship, field string) ([]tupl
 	return out, nil
 }
 
-func (s *Server) context(c *structpb.Struct) (schema.Context, error) {
+// context reads a caveat context.
+func (s *Server) context(c *structpb.Struct, field string) (schema.Context, error) {
 	if c == nil {
 		return schema.Context{}, nil
 	}
-	return schema.ContextFromMap(c.AsMap())
+	limits := s.limits.context()
+	given, err := limits.FromMap(c.AsMap())
+	if err != nil {
+		return given, datastore.With(fmt.Errorf("%s: %w (max-context-bytes %d, max-context-depth %d)", field, err, limits.Bytes, limits.Depth),
+			"field", field, "limit", "max-context-bytes", "maximum", strconv.Itoa(limits.Bytes))
+	}
+	return given, nil
 }
 
 func relationshipProto(r *tuple.Relationship) *pembav1.Relationship {
@@ -168,12 +199,25 @@ func filter(f *pembav1.RelationshipFilter) (tuple.Filter, error) {
 		}
 	}
 	if err := out.Check(); err != nil {
-		return out, problem(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_FILTER, "%v", err)
+		return out, badField(pembav1.ErrorReason_ERROR_REASON_INVALID_FILTER, "filter", err)
 	}
 	return out, nil
 }
 
-func preconditions(ps []*pembav1.Precondition) ([]datastore.Precondition, error) {
+// someFilter is filter where one without any field would mean everything by
+// mistake.
+func someFilter(f *pembav1.RelationshipFilter, field string) (tuple.Filter, error) {
+	out, err := filter(f)
+	if err == nil && out.IsZero() {
+		err = withReason(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_FILTER, field+" needs at least one field", "field", field)
+	}
+	return out, err
+}
+
+func (s *Server) preconditions(ps []*pembav1.Precondition) ([]datastore.Precondition, error) {
+	if err := atMost(len(ps), s.limits.Preconditions, "max-preconditions", "preconditions in one request", "use fewer, broader ones"); err != nil {
+		return nil, err
+	}
 	var out []datastore.Precondition
 	for i, p := range ps {
 		f, must := p.GetMustMatch(), true
@@ -183,7 +227,7 @@ func preconditions(ps []*pembav1.Precondition) ([]datastore.Precondition, error)
 		if f == nil {
 			return nil, missing(fmt.Sprintf("preconditions[%d].condition", i))
 		}
-		t, err := filter(f)
+		t, err := someFilter(f, fmt.Sprintf("preconditions[%d]", i))
 		if err != nil {
 			return nil, err
 		}

@@ -73,9 +73,9 @@ func (n line) after(from datastore.Revision, limit int) (datastore.Head, []datas
 	}
 	switch {
 	case from > head.Revision:
-		return head, nil, fmt.Errorf("revision %d, head %d: %w", from, head.Revision, datastore.ErrAhead)
+		return head, nil, datastore.Ahead(from, head.Revision)
 	case from < anchor.Revision:
-		return head, nil, fmt.Errorf("revision %d, oldest %d: %w", from, anchor.Revision, datastore.ErrCompacted)
+		return head, nil, datastore.Compacted(from+1, anchor.Revision+1)
 	}
 	var entries []datastore.Entry
 	c, size := n.bucket.Bucket(bucketHistory).Cursor(), 0

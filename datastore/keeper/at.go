@@ -82,17 +82,17 @@ func (s *store) reach(ctx context.Context, st *state, text string) (datastore.He
 		}
 	}
 	if z.Incarnation != st.head.Incarnation {
-		return datastore.Head{}, nil, fmt.Errorf("%w: it is of another line of this store's history (the store was restored or made anew); drop it", datastore.ErrZookie)
+		return datastore.Head{}, nil, fmt.Errorf("%w (the store was restored or made anew); drop it", datastore.ErrForeignZookie)
 	}
 	if z.Revision > st.head.Revision {
-		return datastore.Head{}, nil, fmt.Errorf("%w: revision %d, head %d", datastore.ErrAhead, z.Revision, st.head.Revision)
+		return datastore.Head{}, nil, fmt.Errorf("%w, or of changes that were lost: %w", datastore.ErrForeignZookie, datastore.Ahead(z.Revision, st.head.Revision))
 	}
 	hash, err := s.hashAt(ctx, st, z.Revision)
 	if err != nil {
 		return datastore.Head{}, st, err
 	}
 	if hash.Tag() != z.Tag {
-		return datastore.Head{}, nil, fmt.Errorf("%w: it is of another line of this store's history (the store was restored); drop it", datastore.ErrZookie)
+		return datastore.Head{}, nil, fmt.Errorf("%w (the store was restored); drop it", datastore.ErrForeignZookie)
 	}
 	head := st.head
 	head.Revision, head.Hash = z.Revision, hash
@@ -100,7 +100,7 @@ func (s *store) reach(ctx context.Context, st *state, text string) (datastore.He
 }
 
 // hashAt returns the hash of a revision at or below st's, with one read where it
-// is not remembered. ErrCompacted if it lies at or below the anchor.
+// is not remembered. ErrCompacted if it lies below the anchor.
 func (s *store) hashAt(ctx context.Context, st *state, r datastore.Revision) (datastore.Hash, error) {
 	if r == st.head.Revision {
 		return st.head.Hash, nil
@@ -112,6 +112,11 @@ func (s *store) hashAt(ctx context.Context, st *state, r datastore.Revision) (da
 		return h, nil
 	}
 	_, entries, err := s.log.After(ctx, s.id, r-1, 1)
+	if errors.Is(err, datastore.ErrCompacted) {
+		if anchor, failed := s.log.Anchor(ctx, s.id); failed == nil && anchor.Revision == r {
+			return anchor.Hash, nil
+		}
+	}
 	if err != nil {
 		return datastore.Hash{}, err
 	}

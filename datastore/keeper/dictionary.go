@@ -19,11 +19,12 @@ import (
 type dictionary struct {
 	mu      sync.RWMutex
 	seed    maphash.Seed
-	slots   []datastore.ID // a power of two of them; zero: free
-	objects []string       // the objects' ids, by id; objects[0] is unused
-	types   []schema.Name  // by id
-	texts   []string       // of types, by name
-	traits  []trait        // by edge.trait; traits[0] is none
+	slots   []datastore.ID   // a power of two of them; zero: free
+	objects []string         // the objects' ids, by id; objects[0] is unused
+	types   []schema.Name    // by id
+	ofTypes [][]datastore.ID // by type; ascending
+	texts   []string         // of types, by name
+	traits  []trait          // by edge.trait; traits[0] is none
 	byTrait map[trait]uint32
 }
 
@@ -93,6 +94,18 @@ func (d *dictionary) object(id datastore.ID) (tuple.Object, schema.Name) {
 	return tuple.Object{Type: d.texts[typ], ID: d.objects[id]}, typ
 }
 
+// ofType returns the ids of a type's objects, ascending.
+func (d *dictionary) ofType(typ string) []datastore.ID {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for n, text := range d.texts {
+		if typ != "" && text == typ && n < len(d.ofTypes) {
+			return d.ofTypes[n]
+		}
+	}
+	return nil
+}
+
 func (d *dictionary) trait(i uint32) trait {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -127,6 +140,10 @@ func (d *dictionary) add(o tuple.Object, typ schema.Name) datastore.ID {
 	d.texts[typ] = o.Type
 	d.objects = append(d.objects, strings.Clone(o.ID)) // it may be a part of a longer text
 	d.types = append(d.types, typ)
+	for int(typ) >= len(d.ofTypes) {
+		d.ofTypes = append(d.ofTypes, nil)
+	}
+	d.ofTypes[typ] = append(d.ofTypes[typ], id)
 	d.slots[slot] = id
 	d.grow()
 	return id

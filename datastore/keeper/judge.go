@@ -1,8 +1,9 @@
 package keeper
 
 import (
+	"encoding/hex"
 	"fmt"
-	"regexp"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -12,21 +13,32 @@ import (
 	"github.com/pembadb/pemba/tuple"
 )
 
-// Bounds of what a caller says of a request, in bytes.
+// Bounds of what a caller says of a request, in bytes. Request ids that are part
+// of a larger work carry its id and a number behind it, so they are longer than
+// those of callers may be.
 const (
-	maxRequestID = 128
-	maxReason    = 4096
+	maxRequestID = 192
+	maxReason    = 1024
 )
 
-var storeName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+// tooMany is the error of more operations than a change may have.
+func tooMany(n, limit int, what, advice string) error {
+	return datastore.OverLimit("max-operations", limit, fmt.Sprintf("%d operations %s", n, what), advice)
+}
+
+// noStore is the error of a store's name that no store has.
+func noStore(name string) error {
+	name = strings.ToValidUTF8(name, "?")
+	return datastore.With(fmt.Errorf("store %q: %w; make it with `pemba store create %s`", name, datastore.ErrNoStore, name), "store", name)
+}
 
 // checkRequest refuses what is wrong whatever the store holds.
 func (k *Keeper) checkRequest(id datastore.StoreID, r *datastore.Request) error {
 	switch {
 	case len(r.ID) > maxRequestID:
-		return fmt.Errorf("request id of %d bytes: %w of %d", len(r.ID), datastore.ErrTooLarge, maxRequestID)
+		return datastore.OverLimit("request-id-bytes", maxRequestID, fmt.Sprintf("request id of %d bytes", len(r.ID)), "choose a shorter one")
 	case len(r.Reason) > maxReason:
-		return fmt.Errorf("reason of %d bytes: %w of %d", len(r.Reason), datastore.ErrTooLarge, maxReason)
+		return datastore.OverLimit("reason-bytes", maxReason, fmt.Sprintf("reason of %d bytes", len(r.Reason)), "shorten it")
 	}
 	for _, text := range []struct{ name, value string }{{"request id", r.ID}, {"actor", r.Actor}, {"reason", r.Reason}} {
 		if !utf8.ValidString(text.value) {
@@ -78,7 +90,7 @@ func (k *Keeper) checkUpdates(r *datastore.Request) error {
 		total += len(s.Relationships)
 	}
 	if total > k.opts.MaxOperations {
-		return fmt.Errorf("%d operations in one request: %w of %d; split it", total, datastore.ErrTooLarge, k.opts.MaxOperations)
+		return tooMany(total, k.opts.MaxOperations, "in one request", "split it")
 	}
 	seen := make(map[tuple.Key]bool, total)
 	check := func(rel tuple.Relationship) error {
@@ -86,7 +98,7 @@ func (k *Keeper) checkUpdates(r *datastore.Request) error {
 			return fmt.Errorf("%w: %w", datastore.ErrInvalid, err)
 		}
 		if seen[rel.Key] {
-			return fmt.Errorf("%w: relationship %s is named twice in one request; name it once", datastore.ErrInvalid, rel.Key)
+			return datastore.With(fmt.Errorf("%w: relationship %s is %w; name it once", datastore.ErrInvalid, rel.Key, datastore.ErrDuplicate), "relationship", rel.Key.String())
 		}
 		seen[rel.Key] = true
 		return nil
@@ -106,7 +118,7 @@ func (k *Keeper) checkUpdates(r *datastore.Request) error {
 			return fmt.Errorf("%w: %w", datastore.ErrInvalid, err)
 		}
 		if sets[target] {
-			return fmt.Errorf("%w: the subjects of %s are set twice in one request; set them once", datastore.ErrInvalid, target)
+			return fmt.Errorf("%w: the subjects of %s are %w; set them once", datastore.ErrInvalid, target, datastore.ErrDuplicate)
 		}
 		sets[target] = true
 		for _, rel := range s.Relationships {
@@ -120,7 +132,8 @@ func (k *Keeper) checkUpdates(r *datastore.Request) error {
 	}
 	for _, u := range r.Updates {
 		if target := u.Relationship.Object.String() + "#" + u.Relationship.Relation; sets[target] {
-			return fmt.Errorf("%w: relationship %s is updated and the subjects of %s are set in one request; do one of them", datastore.ErrInvalid, u.Relationship.Key, target)
+			return datastore.With(fmt.Errorf("%w: relationship %s is %w, as itself and by setting the subjects of %s; do one of them",
+				datastore.ErrInvalid, u.Relationship.Key, datastore.ErrDuplicate, target), "relationship", u.Relationship.Key.String())
 		}
 	}
 	return nil
@@ -132,15 +145,23 @@ type judgement struct {
 	keeper     *Keeper
 	now        time.Time
 	operations []datastore.Operation
+	size       int // about what the operations take when they are stored
 	warnings   []schema.Warning
 	more       bool
 	nothing    bool // accepted, and nothing to write
+	schema     *datastore.SchemaOutcome
 }
 
-func (j *judgement) add(o datastore.Operation) { j.operations = append(j.operations, o) }
+func (j *judgement) add(o datastore.Operation) {
+	j.operations = append(j.operations, o)
+	j.size += relationshipBytes(&o.Relationship)
+	if o.Previous != nil {
+		j.size += relationshipBytes(o.Previous)
+	}
+}
 
 func (j *judgement) outcome(head datastore.Head, store datastore.StoreID) datastore.Outcome {
-	o := datastore.Outcome{Zookie: head.Zookie(store).String(), Revision: head.Revision, Time: head.Time, More: j.more, Warnings: j.warnings}
+	o := datastore.Outcome{Zookie: head.Zookie(store).String(), Revision: head.Revision, Time: head.Time, More: j.more, Warnings: j.warnings, Schema: j.schema}
 	for _, op := range j.operations {
 		switch op.Kind {
 		case datastore.Create:
@@ -153,6 +174,10 @@ func (j *judgement) outcome(head datastore.Head, store datastore.StoreID) datast
 			}
 		case datastore.Delete:
 			o.Deleted++
+		case datastore.ApplySchema:
+			if o.Schema == nil { // a repeated request
+				o.Schema = &datastore.SchemaOutcome{Hash: op.Schema.Hash, Changed: true}
+			}
 		case datastore.CreateStore, datastore.DeleteStore:
 			s := *op.Store
 			s.Created = head.Time
@@ -168,9 +193,9 @@ func (j *judgement) decide(p *pending) error {
 		return nil
 	}
 	r := &p.request
-	for _, c := range r.Preconditions {
+	for i, c := range r.Preconditions {
 		if err := j.precondition(c); err != nil {
-			return err
+			return datastore.With(err, "precondition", strconv.Itoa(i))
 		}
 	}
 	if r.Schema != nil {
@@ -194,6 +219,15 @@ func (j *judgement) decide(p *pending) error {
 	}
 	if j.state.registry != nil {
 		return j.registry(r)
+	}
+	return nil
+}
+
+// sized refuses a change that is too large to be handed on in one piece, to
+// whoever watches. A delete without a limit is one change however large it is.
+func (j *judgement) sized(r *datastore.Request) error {
+	if limit := j.keeper.opts.MaxChangeBytes; j.size > limit && (r.DeleteWhere == nil || r.DeleteLimit > 0) && r.Schema == nil {
+		return datastore.OverLimit("max-change-bytes", limit, fmt.Sprintf("a change of %d bytes, with what it replaces", j.size), "split it")
 	}
 	return nil
 }
@@ -262,7 +296,7 @@ func (j *judgement) update(u datastore.Update) error {
 	if found {
 		o.Previous = &old
 		if u.Kind == datastore.Create && !old.Expired(j.now) {
-			return fmt.Errorf("relationship %s: %w; use touch to replace its caveat or expiration", r.Key, datastore.ErrAlreadyExists)
+			return datastore.With(fmt.Errorf("relationship %s: %w; use touch to replace its caveat or expiration", r.Key, datastore.ErrAlreadyExists), "relationship", r.Key.String())
 		}
 	}
 	j.add(o)
@@ -290,26 +324,40 @@ func (j *judgement) set(s datastore.Set) error {
 		return true
 	})
 	if limit := j.keeper.opts.MaxOperations; len(j.operations) > limit {
-		return fmt.Errorf("setting the subjects of %s#%s takes %d operations: %w of %d; delete by filter first", s.Object, s.Relation, len(j.operations), datastore.ErrTooLarge, limit)
+		return tooMany(len(j.operations), limit, fmt.Sprintf("to set the subjects of %s#%s", s.Object, s.Relation), "delete by filter first")
 	}
 	return nil
 }
 
 func (j *judgement) deleteWhere(filter tuple.Filter, limit int) {
 	j.state.match(filter, func(r tuple.Relationship) bool {
-		if limit > 0 && len(j.operations) == limit {
-			j.more = true
-			return false
-		}
 		j.add(datastore.Operation{Kind: datastore.Delete, Relationship: r})
-		return true
+		j.more = j.filled(limit)
+		return !j.more
 	})
+}
+
+// filled reports whether a delete of up to limit relationships (zero: no limit)
+// ended before it had looked for all. It depends on the operations alone, so that
+// a repeated request is told the same.
+func (j *judgement) filled(limit int) bool {
+	return limit > 0 && (len(j.operations) == limit || j.full())
+}
+
+// full reports whether a change that may end anywhere has enough of bytes.
+func (j *judgement) full() bool { return j.size >= j.keeper.opts.MaxChangeBytes/2 }
+
+// relationshipBytes is about what a relationship takes in a stored change.
+func relationshipBytes(r *tuple.Relationship) int {
+	const framing = 32 // tags and lengths
+	return framing + len(r.Object.Type) + len(r.Object.ID) + len(r.Relation) + len(r.Subject.Type) + len(r.Subject.ID) +
+		len(r.Subject.Relation) + len(r.Caveat.Name) + len(r.Caveat.Context)
 }
 
 // sweep turns what has expired into operations, up to a change's worth.
 func (j *judgement) sweep() {
 	j.state.expiring.Scan(func(e expiring) bool {
-		if e.at > j.now.UnixMicro() || len(j.operations) == j.keeper.opts.MaxOperations {
+		if e.at > j.now.UnixMicro() || len(j.operations) == j.keeper.opts.MaxOperations || j.full() {
 			j.more = e.at <= j.now.UnixMicro()
 			return false
 		}
@@ -325,16 +373,21 @@ func (j *judgement) applySchema(u *datastore.SchemaUpdate) error {
 		before = j.state.text.Hash
 	}
 	if u.Expected != nil && *u.Expected != before {
-		return fmt.Errorf("%w: expected %x, in force is %x; read it again with `pemba schema show`", datastore.ErrHashMismatch, *u.Expected, before)
+		return datastore.With(fmt.Errorf("%w: expected %x, in force is %x; read it again with `pemba schema show`", datastore.ErrHashMismatch, *u.Expected, before),
+			"expected", hex.EncodeToString(u.Expected[:]), "hash", hex.EncodeToString(before[:]))
+	}
+	if len(u.Text) > j.keeper.opts.MaxSchemaBytes {
+		return datastore.OverLimit("max-schema-bytes", j.keeper.opts.MaxSchemaBytes, fmt.Sprintf("schema of %d bytes", len(u.Text)), "split it into stores, or raise the limit")
 	}
 	names := j.state.names.Clone()
-	compiled, warnings, err := schema.Compile(schema.Source{Name: "schema", Text: u.Text}, names, schema.Options{})
+	compiled, warnings, err := schema.Compile(schema.Source{Name: "schema", Text: u.Text}, names, schema.Options{MaxBytes: j.keeper.opts.MaxSchemaBytes})
 	if err != nil {
 		return fmt.Errorf("%w: %w", datastore.ErrInvalid, err)
 	}
 	j.warnings = warnings
+	j.schema = &datastore.SchemaOutcome{Hash: compiled.Hash, Changed: true, Before: j.state.schema, After: compiled}
 	if j.state.text != nil && j.state.text.Text == compiled.Text {
-		j.nothing = true
+		j.nothing, j.schema.Changed = true, false
 		return nil
 	}
 	if err := j.orphans(compiled); err != nil {
@@ -386,7 +439,8 @@ func (j *judgement) orphans(next *schema.Schema) error {
 	if count == 1 {
 		noun = "relationship"
 	}
-	return fmt.Errorf("%w: %d stored %s would not fit it, for example %s: %w; delete them first, or keep what they need", datastore.ErrOrphans, count, noun, example.Key, why)
+	return datastore.With(fmt.Errorf("%w: %d stored %s would not fit it, for example %s: %w; delete them first, or keep what they need", datastore.ErrOrphans, count, noun, example.Key, why),
+		"count", strconv.Itoa(count), "example", example.Key.String())
 }
 
 func (j *judgement) registry(r *datastore.Request) error {
@@ -394,20 +448,23 @@ func (j *judgement) registry(r *datastore.Request) error {
 	switch {
 	case r.CreateStore != nil:
 		name := r.CreateStore.Name
-		if !storeName.MatchString(name) {
-			return fmt.Errorf("%w: store name %q; a name is 1 to 63 of a to z, 0 to 9 and -, and begins with a letter", datastore.ErrInvalid, name)
+		if err := datastore.CheckName("store", name); err != nil {
+			return err
 		}
-		if _, ok := reg.stores[name]; ok || name == "system" {
-			return fmt.Errorf("store %q: %w", name, datastore.ErrAlreadyExists)
+		if name == "system" {
+			return datastore.With(fmt.Errorf("%w: the store name system is reserved", datastore.ErrName), "store", name)
+		}
+		if _, ok := reg.stores[name]; ok {
+			return datastore.With(fmt.Errorf("store %q: %w", name, datastore.ErrAlreadyExists), "store", name)
 		}
 		j.add(datastore.Operation{Kind: datastore.CreateStore, Store: &datastore.Store{ID: reg.lastID + 1, Name: name, Created: j.now}})
 	case r.DeleteStore != "":
 		s, ok := reg.stores[r.DeleteStore]
 		if r.DeleteStore == "default" || r.DeleteStore == "system" {
-			return fmt.Errorf("%w: the store %q always exists and cannot be deleted", datastore.ErrInvalid, r.DeleteStore)
+			return datastore.With(fmt.Errorf("%w: the store %q always exists and cannot be deleted", datastore.ErrProtected, r.DeleteStore), "store", r.DeleteStore)
 		}
 		if !ok {
-			return fmt.Errorf("store %q: %w", r.DeleteStore, datastore.ErrNoStore)
+			return noStore(r.DeleteStore)
 		}
 		j.add(datastore.Operation{Kind: datastore.DeleteStore, Store: &s})
 		for _, t := range sortedBy(reg.tokens, func(t datastore.Token) string { return t.Name }) {
@@ -420,7 +477,7 @@ func (j *judgement) registry(r *datastore.Request) error {
 	case r.RevokeToken != "":
 		t, ok := reg.tokens[r.RevokeToken]
 		if !ok {
-			return fmt.Errorf("token %q: %w", r.RevokeToken, datastore.ErrNotFound)
+			return datastore.With(fmt.Errorf("token %q: %w; `pemba token list` shows those there are", r.RevokeToken, datastore.ErrNotFound), "token", r.RevokeToken)
 		}
 		j.add(datastore.Operation{Kind: datastore.RevokeToken, Token: &t})
 	}
@@ -429,16 +486,19 @@ func (j *judgement) registry(r *datastore.Request) error {
 
 func (j *judgement) createToken(t datastore.Token, actor string) error {
 	reg := j.state.registry
-	if !storeName.MatchString(t.Name) {
-		return fmt.Errorf("%w: token name %q; a name is 1 to 63 of a to z, 0 to 9 and -, and begins with a letter", datastore.ErrInvalid, t.Name)
+	if err := datastore.CheckName("token", t.Name); err != nil {
+		return err
+	}
+	if t.Name == "pemba" {
+		return datastore.With(fmt.Errorf("%w: the token name pemba is reserved for what Pemba does by itself", datastore.ErrName), "token", t.Name)
 	}
 	if _, ok := reg.tokens[t.Name]; ok {
-		return fmt.Errorf("token %q: %w; revoke it first, or choose another name", t.Name, datastore.ErrAlreadyExists)
+		return datastore.With(fmt.Errorf("token %q: %w; revoke it first, or choose another name", t.Name, datastore.ErrAlreadyExists), "token", t.Name)
 	}
 	if t.Store != "" {
 		s, ok := reg.stores[t.Store]
 		if !ok {
-			return fmt.Errorf("store %q: %w", strings.ToValidUTF8(t.Store, "?"), datastore.ErrNoStore)
+			return noStore(t.Store)
 		}
 		t.StoreID = s.ID
 	}

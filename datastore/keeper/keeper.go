@@ -7,12 +7,11 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
-	"iter"
 	"sync"
 	"time"
 
 	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/schema"
 )
 
 // Options are the settings of a Keeper; zero fields take the defaults.
@@ -22,6 +21,12 @@ type Options struct {
 	// MaxOperations bounds the operations of one change (1,000); a delete by filter
 	// without a limit and the sets of a schema change are exempt.
 	MaxOperations int
+	// MaxChangeBytes bounds what a change takes, with what it replaces (3 MiB, so
+	// that a client of gRPC takes it in one message); a delete by filter without a
+	// limit and schemas are exempt.
+	MaxChangeBytes int
+	// MaxSchemaBytes bounds a schema's text (4 MiB).
+	MaxSchemaBytes int
 	// SweepEvery is how often expired relationships are swept (10 s).
 	SweepEvery time.Duration
 	// Retention is how far back a revision can be read (24 h).
@@ -46,12 +51,15 @@ func (o Options) withDefaults() Options {
 	set(&o.MaxStaleness, time.Second)
 	set(&o.SweepEvery, 10*time.Second)
 	set(&o.Retention, 24*time.Hour)
-	if o.MaxOperations == 0 {
-		o.MaxOperations = 1000
+	count := func(n *int, v int) {
+		if *n == 0 {
+			*n = v
+		}
 	}
-	if o.DirectWidth == 0 {
-		o.DirectWidth = 64
-	}
+	count(&o.MaxOperations, 1000)
+	count(&o.MaxChangeBytes, 3<<20)
+	count(&o.MaxSchemaBytes, schema.DefaultMaxBytes)
+	count(&o.DirectWidth, 64)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -228,7 +236,7 @@ func (k *Keeper) StoreByName(ctx context.Context, name string) (datastore.Store,
 	}
 	found, ok := system.registry.stores[name]
 	if !ok {
-		return found, fmt.Errorf("store %q: %w; make it with `pemba store create %s`", name, datastore.ErrNoStore, name)
+		return found, noStore(name)
 	}
 	return found, nil
 }
@@ -253,69 +261,6 @@ func (k *Keeper) TokenByHash(ctx context.Context, hash [32]byte) (datastore.Toke
 	if err != nil {
 		return datastore.Token{}, false, err
 	}
-	for _, t := range system.registry.tokens {
-		if t.Hash == hash {
-			return t, true, nil
-		}
-	}
-	return datastore.Token{}, false, nil
-}
-
-// historyPage is how many changes are read at once.
-const historyPage = 256
-
-// History implements [datastore.Datastore].
-func (k *Keeper) History(ctx context.Context, id datastore.StoreID, from datastore.Revision) iter.Seq2[datastore.Change, error] {
-	return func(yield func(datastore.Change, error) bool) {
-		for next := max(from, 1); ; {
-			head, entries, err := k.log.After(ctx, id, next-1, historyPage)
-			if err != nil {
-				yield(datastore.Change{}, err)
-				return
-			}
-			for _, e := range entries {
-				c, err := datastore.Open(e)
-				if !yield(c, err) || err != nil {
-					return
-				}
-			}
-			next += datastore.Revision(len(entries))
-			if next > head.Revision || len(entries) == 0 {
-				return
-			}
-		}
-	}
-}
-
-// Verify implements [datastore.Datastore].
-func (k *Keeper) Verify(ctx context.Context, id datastore.StoreID) (datastore.Head, error) {
-	anchor, err := k.log.Anchor(ctx, id)
-	if err != nil {
-		return datastore.Head{}, err
-	}
-	at, hash := anchor.Revision, anchor.Hash
-	for {
-		head, entries, err := k.log.After(ctx, id, at, historyPage)
-		if err != nil {
-			return datastore.Head{}, fmt.Errorf("read the history behind revision %d: %w", at, err)
-		}
-		for _, e := range entries {
-			if e.Revision != at+1 {
-				return datastore.Head{}, fmt.Errorf("%w: change %d is missing", datastore.ErrCorrupt, at+1)
-			}
-			if err := datastore.VerifyLink(hash, e); err != nil {
-				return datastore.Head{}, err
-			}
-			at, hash = e.Revision, e.Hash
-		}
-		if at == head.Revision {
-			if hash != head.Hash {
-				return datastore.Head{}, fmt.Errorf("%w: the head's hash is not that of change %d", datastore.ErrCorrupt, at)
-			}
-			return head, nil
-		}
-		if len(entries) == 0 {
-			return datastore.Head{}, fmt.Errorf("%w: change %d is missing", datastore.ErrCorrupt, at+1)
-		}
-	}
+	name, ok := system.registry.byHash[hash]
+	return system.registry.tokens[name], ok, nil
 }

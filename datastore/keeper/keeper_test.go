@@ -270,8 +270,8 @@ func TestHistoryTellsWhoDidWhat(t *testing.T) {
 	if got := strings.Join(texts, "|"); got != want {
 		t.Errorf("the history is\n%s, want\n%s", got, want)
 	}
-	if head, err := k.Verify(bg, datastore.Default); err != nil || head.Revision != 3 {
-		t.Errorf("verify gives revision %d, %v", head.Revision, err)
+	if v, err := k.Verify(bg, datastore.Default, nil); err != nil || v.Verified != 3 {
+		t.Errorf("verify gives revision %d, %v", v.Verified, err)
 	}
 }
 
@@ -303,9 +303,9 @@ func TestStoresAndTokensLiveInSystem(t *testing.T) {
 		want  error
 	}{
 		"a taken name":            {datastore.System, datastore.Request{CreateStore: &datastore.Store{Name: "acme"}}, datastore.ErrAlreadyExists},
-		"a reserved name":         {datastore.System, datastore.Request{CreateStore: &datastore.Store{Name: "system"}}, datastore.ErrAlreadyExists},
+		"a reserved name":         {datastore.System, datastore.Request{CreateStore: &datastore.Store{Name: "system"}}, datastore.ErrName},
 		"a bad name":              {datastore.System, datastore.Request{CreateStore: &datastore.Store{Name: "Acme"}}, datastore.ErrInvalid},
-		"deleting default":        {datastore.System, datastore.Request{DeleteStore: "default"}, datastore.ErrInvalid},
+		"deleting default":        {datastore.System, datastore.Request{DeleteStore: "default"}, datastore.ErrProtected},
 		"deleting nothing":        {datastore.System, datastore.Request{DeleteStore: "nothing"}, datastore.ErrNoStore},
 		"a taken token":           {datastore.System, datastore.Request{CreateToken: &datastore.Token{Name: "ci"}}, datastore.ErrAlreadyExists},
 		"revoking nothing":        {datastore.System, datastore.Request{RevokeToken: "nothing"}, datastore.ErrNotFound},
@@ -421,8 +421,8 @@ func TestWhatIsOlderThanTheRetentionIsCollected(t *testing.T) {
 		}
 		break
 	}
-	if head, err := k.Verify(bg, datastore.Default); err != nil || head.Revision != second.Revision+1 {
-		t.Errorf("verify from the anchor gives %d, %v", head.Revision, err)
+	if v, err := k.Verify(bg, datastore.Default, nil); err != nil || v.Verified != second.Revision+1 {
+		t.Errorf("verify from the anchor gives %d, %v", v.Verified, err)
 	}
 }
 

@@ -253,7 +253,7 @@ func (s *state) applySchema(t *datastore.SchemaText) error {
 			return err
 		}
 	}
-	compiled, _, err := schema.Compile(schema.Source{Name: "schema", Text: t.Text}, names, schema.Options{})
+	compiled, _, err := schema.Compile(schema.Source{Name: "schema", Text: t.Text}, names, schema.Options{MaxBytes: max(len(t.Text), 1)})
 	if err != nil {
 		return fmt.Errorf("%w: the stored schema does not compile: %w", datastore.ErrCorrupt, err)
 	}
@@ -279,33 +279,6 @@ func (s *state) follow(entries []datastore.Entry) error {
 		}
 	}
 	return nil
-}
-
-// match calls f for every relationship that f selects, expired ones included,
-// in no particular order, until f returns false.
-func (s *state) match(filter tuple.Filter, f func(tuple.Relationship) bool) {
-	each := func(e edge) bool {
-		if r := s.relationship(e); filter.Matches(r) {
-			return f(r)
-		}
-		return true
-	}
-	switch {
-	case filter.ObjectID != "":
-		if id, ok := s.dict.id(tuple.Object{Type: filter.ObjectType, ID: filter.ObjectID}); ok {
-			s.forward.Ascend(edge{from: id}, func(e edge) bool { return e.from == id && each(e) })
-		}
-	case filter.Subject.ID != "":
-		if id, ok := s.dict.id(tuple.Object{Type: filter.Subject.Type, ID: filter.Subject.ID}); ok {
-			s.backward.Ascend(edge{from: id}, func(e edge) bool { return e.from == id && each(e.reversed()) })
-		}
-	default:
-		relation, known := s.names.ID(filter.Relation)
-		if filter.Relation != "" && !known {
-			return
-		}
-		s.forward.Scan(func(e edge) bool { return filter.Relation != "" && e.relation != relation || each(e) })
-	}
 }
 
 // crowded reports whether most of the dictionary is of things long gone.
@@ -371,15 +344,16 @@ func order[T any](less func(a, b T) bool, a, b T) int {
 type registry struct {
 	stores map[string]datastore.Store
 	tokens map[string]datastore.Token
+	byHash map[[32]byte]string // the tokens' names
 	lastID datastore.StoreID
 }
 
 func newRegistry() *registry {
-	return &registry{stores: map[string]datastore.Store{}, tokens: map[string]datastore.Token{}, lastID: datastore.System}
+	return &registry{stores: map[string]datastore.Store{}, tokens: map[string]datastore.Token{}, byHash: map[[32]byte]string{}, lastID: datastore.System}
 }
 
 func (r *registry) copy() *registry {
-	return &registry{stores: maps.Clone(r.stores), tokens: maps.Clone(r.tokens), lastID: r.lastID}
+	return &registry{stores: maps.Clone(r.stores), tokens: maps.Clone(r.tokens), byHash: maps.Clone(r.byHash), lastID: r.lastID}
 }
 
 func (r *registry) apply(o datastore.Operation) {
@@ -390,8 +364,9 @@ func (r *registry) apply(o datastore.Operation) {
 	case datastore.DeleteStore:
 		delete(r.stores, o.Store.Name)
 	case datastore.CreateToken:
-		r.tokens[o.Token.Name] = *o.Token
+		r.tokens[o.Token.Name], r.byHash[o.Token.Hash] = *o.Token, o.Token.Name
 	case datastore.RevokeToken:
+		delete(r.byHash, r.tokens[o.Token.Name].Hash)
 		delete(r.tokens, o.Token.Name)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/pembadb/pemba/datastore"
@@ -202,6 +203,9 @@ func (s *store) judge(working *state, batch []*pending, tail datastore.Tail, amb
 		if p.err = j.decide(p); p.err != nil {
 			continue
 		}
+		if p.err = j.sized(&p.request); p.err != nil {
+			continue
+		}
 		if j.nothing {
 			p.outcome = j.outcome(working.head, working.store)
 			continue
@@ -228,9 +232,14 @@ func (s *store) judge(working *state, batch []*pending, tail datastore.Tail, amb
 // repeat answers a request whose id was committed before.
 func (s *store) repeat(working *state, p *pending, earlier datastore.Change) (datastore.Outcome, error) {
 	if earlier.BodyDigest != p.digest {
-		return datastore.Outcome{}, fmt.Errorf("request id %q: %w (revision %d); use a new id for a new request", p.request.ID, datastore.ErrRequestReused, earlier.Revision)
+		return datastore.Outcome{}, datastore.With(fmt.Errorf("request id %q: %w (revision %d); use a new id for a new request", p.request.ID, datastore.ErrRequestReused, earlier.Revision),
+			"request_id", p.request.ID, "revision", strconv.FormatUint(uint64(earlier.Revision), 10))
 	}
-	j := judgement{operations: earlier.Operations, now: earlier.Time}
+	j := judgement{keeper: s.keeper, now: earlier.Time}
+	for _, o := range earlier.Operations {
+		j.add(o)
+	}
+	j.more = p.request.DeleteWhere != nil && j.filled(p.request.DeleteLimit)
 	o := j.outcome(datastore.Head{Incarnation: working.head.Incarnation, Revision: earlier.Revision, Hash: earlier.Hash, Time: earlier.Time}, working.store)
 	o.Repeated = true
 	return o, nil

@@ -67,9 +67,9 @@ func (n *line) rows(bySubject bool) *btree.BTreeG[*row] {
 func (n *line) after(from datastore.Revision, limit int) ([]datastore.Entry, error) {
 	switch {
 	case from > n.head.Revision:
-		return nil, fmt.Errorf("revision %d, head %d: %w", from, n.head.Revision, datastore.ErrAhead)
+		return nil, datastore.Ahead(from, n.head.Revision)
 	case from < n.anchor.Revision:
-		return nil, fmt.Errorf("revision %d, oldest %d: %w", from, n.anchor.Revision, datastore.ErrCompacted)
+		return nil, datastore.Compacted(from+1, n.anchor.Revision+1)
 	}
 	rest := n.entries[from-n.anchor.Revision:]
 	return rest[:min(len(rest), limit):min(len(rest), limit)], nil

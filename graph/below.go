@@ -104,17 +104,15 @@ func (w *resourceWalk) askBelow(ctx context.Context) error {
 			continue
 		}
 		if w.list.options.ordered() {
-			w.result(o, entry{doubt: true}, Answer{})
+			w.result(o, entry{doubt: true})
 			continue
 		}
 		a, err := w.judge.ask(ctx, o, target)
 		switch {
 		case err != nil && fatal(ctx, err):
 			return err
-		case err != nil:
-			w.list.fail(err)
-		case a.Outcome != No:
-			w.result(o, entry{}, a)
+		case err != nil || a.Outcome != No:
+			w.result(o, entry{answer: a, err: err})
 		}
 	}
 	return nil

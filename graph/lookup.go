@@ -73,7 +73,7 @@ type listing struct {
 }
 
 func newListing(o LookupOptions, prefix string, yield func(Found) bool) *listing {
-	l := &listing{options: o, prefix: prefix, yield: yield, page: page{limit: o.Limit, after: o.After}}
+	l := &listing{options: o, prefix: prefix, yield: yield, page: page{limit: o.Limit}}
 	l.Complete = true
 	return l
 }
@@ -127,23 +127,23 @@ func (l *listing) finishPage(ctx context.Context, covered bool, judge func(entry
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		a := Answer{Outcome: Yes}
 		if e.doubt {
-			var err error
-			if a, err = judge(e); err != nil && fatal(ctx, err) {
-				return err
-			} else if err != nil && (l.options.Limit == 0 || given < l.options.Limit) {
-				l.fail(err)
-				return nil
-			} else if err == nil && a.Outcome == No && !covered {
-				continue
-			}
+			e.answer, e.err = judge(e)
+		}
+		switch {
+		case e.err != nil && fatal(ctx, e.err):
+			return e.err
+		case e.err != nil && (l.options.Limit == 0 || given < l.options.Limit):
+			l.fail(e.err)
+			return nil
+		case e.err == nil && e.answer.Outcome == No && !covered:
+			continue
 		}
 		if l.options.Limit > 0 && given == l.options.Limit {
 			l.Complete, l.Last = false, last
 			return nil
 		}
-		if l.give(Found{ID: e.id, Answer: a}); l.stopped {
+		if l.give(Found{ID: e.id, Answer: e.answer}); l.stopped {
 			return nil
 		}
 		last = e.id
@@ -164,7 +164,7 @@ type judge struct {
 
 // crowdedTable is how many nodes a lookup lets a table hold before the next
 // question begins another.
-const crowdedTable = 100_000
+const crowdedTable = 1 << 15
 
 func newJudge(v *view, q Question, now int64, l Limits) *judge {
 	return &judge{view: v, q: q, now: now, limits: l, engine: newEngine(v, &q, now, l)}
@@ -178,13 +178,25 @@ func (j *judge) ready() *engine {
 	return j.engine
 }
 
-func (j *judge) renew() {
-	j.engine.release()
-	j.engine = newEngine(j.view, &j.q, j.now, j.limits)
+func (j *judge) renew() { j.engine.about(&j.q) }
+
+// about makes j answer about another subject.
+func (j *judge) about(s tuple.Subject) {
+	j.q.Subject = s
+	j.renew()
 }
 
 func (j *judge) ask(ctx context.Context, o datastore.ID, r *schema.Relation) (Answer, error) {
 	return j.ready().ask(ctx, o, r)
+}
+
+// know puts into the engine's table that the subject has a relation for sure.
+func (e *engine) know(o datastore.ID, r *schema.Relation) error {
+	i, err := e.relationNode(o, r)
+	if err == nil && e.nodes[i].state == fresh {
+		e.settle(i, isYes, nil, nil)
+	}
+	return err
 }
 
 // fatal reports whether an error ends a lookup at once, rather than telling that

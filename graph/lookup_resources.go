@@ -39,6 +39,7 @@ func LookupResources(ctx context.Context, s datastore.Snapshot, q ResourcesQuest
 	if err != nil {
 		return Listing{}, err
 	}
+	defer w.judge.engine.release()
 	few := false
 	if q.Under != nil {
 		if few, err = w.descend(ctx, *q.Under); err != nil {
@@ -51,7 +52,7 @@ func LookupResources(ctx context.Context, s datastore.Snapshot, q ResourcesQuest
 		err = w.run(ctx, q.Subject)
 	}
 	if err == nil && w.list.options.ordered() {
-		err = w.list.finishPage(ctx, false, func(e entry) (Answer, error) { return w.judge.ask(ctx, e.object, w.plan.target.relation) })
+		err = w.list.finishPage(ctx, false, func(e entry) (Answer, error) { return w.ask(ctx, place{e.object, w.plan.target}) })
 	}
 	if err != nil {
 		w.list.Complete = false
@@ -136,12 +137,14 @@ func (w *resourceWalk) start(ctx context.Context, subject tuple.Subject) error {
 	id := w.view.id(subject.Object)
 	if w.plan.userset != 0 {
 		if s := w.plan.stations[w.plan.typ.RelationByName(w.plan.userset)]; s != nil {
-			w.reach(id, s, true) // a userset is in itself
+			return w.reach(ctx, id, s, true) // a userset is in itself
 		}
 		return nil
 	}
 	for _, s := range w.plan.self {
-		w.reach(id, s.to, s.sure)
+		if err := w.reach(ctx, id, s.to, s.sure); err != nil {
+			return err
+		}
 	}
 	if err := w.read(ctx, []datastore.ID{id}, [][]hop{w.plan.direct}, true); err != nil {
 		return err
@@ -209,7 +212,9 @@ func (w *resourceWalk) arrive(ctx context.Context, h *hop, e *datastore.Edge, su
 	typ := w.view.Type(e.Object)
 	for i := range h.leads {
 		if l := &h.leads[i]; l.to.relation.Definition.Name == typ {
-			w.reach(e.Object, l.to, sure && l.sure)
+			if err := w.reach(ctx, e.Object, l.to, sure && l.sure); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -217,30 +222,37 @@ func (w *resourceWalk) arrive(ctx context.Context, h *hop, e *datastore.Edge, su
 
 // reach puts an object at a station, once for sure and before that once in
 // doubt, and goes on to the permissions of the same object.
-func (w *resourceWalk) reach(o datastore.ID, s *station, sure bool) {
-	if s.sure.has(o) {
-		return
+func (w *resourceWalk) reach(ctx context.Context, o datastore.ID, s *station, sure bool) error {
+	if s.sure.has(o) || !sure && !s.doubt.add(o) {
+		return nil
 	}
 	if !sure {
-		if s.doubt.add(o) {
-			if s == w.plan.target && len(s.hops)+len(s.steps) == 0 && w.list.options.ordered() {
-				w.result(o, entry{doubt: true}, Answer{})
-				return
-			}
+		switch {
+		case s != w.plan.target || len(s.hops)+len(s.steps) > 0:
+			w.doubt = append(w.doubt, place{o, s})
+		case !w.wanted(o):
+		case !s.certain && w.view.Width() == 1:
+			return w.settle(ctx, place{o, s}) // waiting would make nothing surer
+		case w.list.options.ordered():
+			w.result(o, entry{doubt: true})
+		default:
 			w.doubt = append(w.doubt, place{o, s})
 		}
-		return
+		return nil
 	}
 	s.sure.add(o)
 	if s == w.plan.target {
-		w.result(o, entry{}, Answer{Outcome: Yes})
+		w.result(o, entry{answer: Answer{Outcome: Yes}})
 	}
 	if len(s.hops) > 0 {
 		w.sure = append(w.sure, place{o, s})
 	}
 	for _, next := range s.steps {
-		w.reach(o, next.to, next.sure)
+		if err := w.reach(ctx, o, next.to, next.sure); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // decide asks about one place in doubt, once all that is sure was followed: what
@@ -253,33 +265,49 @@ func (w *resourceWalk) decide(ctx context.Context) error {
 	}
 	p := w.doubt[len(w.doubt)-1]
 	w.doubt = w.doubt[:len(w.doubt)-1]
-	if p.station.sure.has(p.object) || p.station == w.plan.target && len(p.station.hops)+len(p.station.steps) == 0 && !w.wanted(p.object) {
+	if p.station.sure.has(p.object) {
 		return nil
 	}
-	a, err := w.judge.ask(ctx, p.object, p.station.relation)
+	return w.settle(ctx, p)
+}
+
+// settle asks about a place in doubt and goes on from it.
+func (w *resourceWalk) settle(ctx context.Context, p place) error {
+	a, err := w.ask(ctx, p)
 	switch {
 	case err != nil && fatal(ctx, err):
 		return err
 	case err == nil && a.Outcome == Yes:
-		w.reach(p.object, p.station, true)
-		return nil
+		return w.reach(ctx, p.object, p.station, true)
 	case err == nil && a.Outcome == No:
 		return nil
 	}
-	if p.station == w.plan.target && w.wanted(p.object) {
-		if err != nil && !w.list.options.ordered() {
-			w.list.fail(err)
-		} else {
-			w.result(p.object, entry{doubt: true}, a)
-		}
+	if p.station == w.plan.target {
+		w.result(p.object, entry{answer: a, err: err})
 	}
 	for _, next := range p.station.steps {
-		w.reach(p.object, next.to, false)
+		if err := w.reach(ctx, p.object, next.to, false); err != nil {
+			return err
+		}
 	}
 	if len(p.station.hops) == 0 {
 		return nil
 	}
 	return w.read(ctx, []datastore.ID{p.object}, [][]hop{p.station.hops}, false)
+}
+
+// ask checks a place. What the walk knows for sure of the same object spares the
+// engine finding it again.
+func (w *resourceWalk) ask(ctx context.Context, p place) (Answer, error) {
+	e := w.judge.ready()
+	for _, from := range p.station.from {
+		if from.sure.has(p.object) {
+			if err := e.know(p.object, from.relation); err != nil {
+				return Answer{}, err
+			}
+		}
+	}
+	return e.ask(ctx, p.object, p.station.relation)
 }
 
 // foresee looks at the next places in doubt together, so that their reads share
@@ -306,20 +334,27 @@ func (w *resourceWalk) foresee(ctx context.Context) error {
 	return err
 }
 
+// wanted reports whether an object of the target belongs to the list.
 func (w *resourceWalk) wanted(o datastore.ID) bool {
-	return (w.below == nil || w.below.has(o)) && w.list.wants(w.view.Object(o).ID)
+	if w.below != nil && !w.below.has(o) {
+		return false
+	}
+	id := w.view.Object(o).ID
+	return w.list.wants(id) && !w.list.page.beyond(id)
 }
 
 // result takes an object of the target into the list.
-func (w *resourceWalk) result(o datastore.ID, e entry, a Answer) {
+func (w *resourceWalk) result(o datastore.ID, e entry) {
 	if !w.wanted(o) {
 		return
 	}
-	id := w.view.Object(o).ID
-	if w.list.options.ordered() {
-		e.id, e.object = id, o
+	e.id, e.object = w.view.Object(o).ID, o
+	switch {
+	case w.list.options.ordered():
 		w.list.page.add(e)
-		return
+	case e.err != nil:
+		w.list.fail(e.err)
+	default:
+		w.list.give(Found{ID: e.id, Answer: e.answer})
 	}
-	w.list.give(Found{ID: id, Answer: a})
 }

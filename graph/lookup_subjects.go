@@ -40,6 +40,7 @@ func LookupSubjects(ctx context.Context, s datastore.Snapshot, q SubjectsQuestio
 	if err != nil {
 		return Listing{}, err
 	}
+	defer w.judge.engine.release()
 	if err = w.run(ctx); err == nil {
 		err = w.decide(ctx)
 	}
@@ -55,7 +56,6 @@ type subjectWalk struct {
 	view   *view
 	schema *schema.Schema
 	now    int64
-	limits Limits
 	check  Question // but for its subject
 	judge  *judge   // of whoever was asked about last; evaluates caveats
 	reach  *reach
@@ -120,7 +120,7 @@ func newSubjectWalk(s datastore.Snapshot, q *SubjectsQuestion, now time.Time, l 
 		return nil, err
 	}
 	w := &subjectWalk{
-		view: v, schema: s.Schema(), now: evaluationTime(s, now), limits: l, target: target, object: v.id(q.Resource),
+		view: v, schema: s.Schema(), now: evaluationTime(s, now), target: target, object: v.id(q.Resource),
 		check:  Question{Resource: q.Resource, Permission: q.Permission, Context: q.Context, Contextual: q.Contextual},
 		reach:  newReach(target, typ, userset),
 		list:   newListing(o, q.IDPrefix, yield),
@@ -325,7 +325,7 @@ func (w *subjectWalk) mention(u datastore.ID, sure bool) {
 	if sure {
 		w.given.add(u)
 		if w.list.options.ordered() {
-			w.list.page.add(entry{id: id, object: u})
+			w.list.page.add(entry{id: id, object: u, answer: Answer{Outcome: Yes}})
 		} else {
 			w.list.give(Found{ID: id, Answer: Answer{Outcome: Yes}})
 		}
@@ -348,7 +348,7 @@ func (w *subjectWalk) decide(ctx context.Context) error {
 		switch {
 		case w.list.options.ordered():
 			if everybody || err != nil {
-				w.everybody(entry{id: tuple.Wildcard, doubt: true})
+				w.everybody(entry{id: tuple.Wildcard, answer: a, err: err})
 			}
 		case err != nil:
 			w.list.fail(err)
@@ -392,12 +392,10 @@ func (w *subjectWalk) everybody(e entry) {
 	}
 }
 
-// ask checks one subject; the wildcard's answer is that of nobody in particular.
+// ask checks one subject.
 func (w *subjectWalk) ask(ctx context.Context, id string) (Answer, error) {
-	q := w.check
-	if id != tuple.Wildcard {
-		q.Subject.ID = id
-	}
-	w.judge = newJudge(w.view, q, w.now, w.limits)
+	subject := w.check.Subject
+	subject.ID = id
+	w.judge.about(subject)
 	return w.judge.ask(ctx, w.object, w.target)
 }

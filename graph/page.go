@@ -9,24 +9,25 @@ import (
 	"github.com/pembadb/pemba/datastore"
 )
 
-// entry is a possible result: certain, or in doubt until it is judged.
+// entry is a possible result: judged, or in doubt until it is.
 type entry struct {
 	id     string
 	object datastore.ID
 	doubt  bool
+	answer Answer // if judged
+	err    error  // if judged, why there is no answer
 }
 
 // page gathers the entries of an ordered list. With a limit it keeps as many
-// certain ones as may be shown, and one to know whether more follow; of those in
+// judged ones as may be shown, and one to know whether more follow; of those in
 // doubt it keeps what may come before them.
 type page struct {
-	limit   int
-	after   string
-	certain highestFirst
-	doubts  []entry
+	limit  int
+	judged highestFirst
+	doubts []entry
 }
 
-// highestFirst is a heap of certain entries.
+// highestFirst is a heap of entries.
 type highestFirst []entry
 
 func (h highestFirst) Len() int           { return len(h) }
@@ -39,35 +40,38 @@ func (h *highestFirst) Pop() any {
 	return last
 }
 
-func (p *page) full() bool { return p.limit > 0 && len(p.certain) > p.limit }
+func (p *page) full() bool { return p.limit > 0 && len(p.judged) > p.limit }
+
+// beyond reports whether an id surely comes after all that will be shown.
+func (p *page) beyond(id string) bool { return p.full() && id > p.judged[0].id }
 
 func (p *page) add(e entry) {
 	switch {
-	case p.full() && e.id > p.certain[0].id:
+	case p.beyond(e.id):
 	case e.doubt:
 		p.doubts = append(p.doubts, e)
 	case p.full():
-		p.certain[0] = e
-		heap.Fix(&p.certain, 0)
+		p.judged[0] = e
+		heap.Fix(&p.judged, 0)
 	case p.limit > 0:
-		heap.Push(&p.certain, e)
+		heap.Push(&p.judged, e)
 	default:
-		p.certain = append(p.certain, e)
+		p.judged = append(p.judged, e)
 	}
 }
 
-// all yields the entries in order of their ids, each id once: an entry in doubt
-// that turned out certain is certain.
+// all yields the entries in order of their ids, each id once, the judged ones
+// before those in doubt.
 func (p *page) all() iter.Seq[entry] {
 	byID := func(a, b entry) int { return strings.Compare(a.id, b.id) }
-	slices.SortFunc(p.certain, byID)
+	slices.SortFunc(p.judged, byID)
 	slices.SortFunc(p.doubts, byID)
 	return func(yield func(entry) bool) {
-		certain, doubts, last := []entry(p.certain), p.doubts, ""
-		for len(certain)+len(doubts) > 0 {
+		judged, doubts, last := []entry(p.judged), p.doubts, ""
+		for len(judged)+len(doubts) > 0 {
 			var next entry
-			if len(doubts) == 0 || len(certain) > 0 && certain[0].id <= doubts[0].id {
-				next, certain = certain[0], certain[1:]
+			if len(doubts) == 0 || len(judged) > 0 && judged[0].id <= doubts[0].id {
+				next, judged = judged[0], judged[1:]
 			} else {
 				next, doubts = doubts[0], doubts[1:]
 			}

@@ -184,10 +184,12 @@ type plan struct {
 // station is a relation or permission on the way.
 type station struct {
 	relation *schema.Relation
-	steps    []step // to the same object's permissions
-	hops     []hop  // to other objects
-	sure     idSet  // objects that have it
-	doubt    idSet  // objects that may have it
+	steps    []step     // to the same object's permissions
+	from     []*station // of the same object, from which steps lead here
+	certain  bool       // some way here is sure
+	hops     []hop      // to other objects
+	sure     idSet      // objects that have it
+	doubt    idSet      // objects that may have it
 }
 
 // step leads to a station; sure tells that who has the one has the other.
@@ -232,6 +234,7 @@ func newPlan(root *schema.Relation, typ *schema.Definition, userset schema.Name)
 }
 
 func (p *plan) relation(s *station, at func(*schema.Relation) *station) {
+	s.certain = true
 	for i := range s.relation.Allowed {
 		a := &s.relation.Allowed[i]
 		switch {
@@ -256,9 +259,12 @@ func (p *plan) permission(s *station, x *schema.Expr, sure bool, at func(*schema
 	switch x.Kind {
 	case schema.Self:
 		p.self = append(p.self, step{s, sure})
+		s.certain = s.certain || sure
 	case schema.Ref:
 		from := at(x.Relation)
 		from.steps = append(from.steps, step{s, sure})
+		s.from = append(s.from, from)
+		s.certain = s.certain || sure
 	case schema.Arrow, schema.ArrowAll:
 		targets(x, func(a *schema.AllowedSubject, t *schema.Relation) {
 			if p.cost[t] > 0 {
@@ -268,6 +274,7 @@ func (p *plan) permission(s *station, x *schema.Expr, sure bool, at func(*schema
 				}
 				from := at(t)
 				from.hops = addHop(from.hops, x.Tupleset.Name, userset, step{s, sure && x.Kind == schema.Arrow})
+				s.certain = s.certain || sure && x.Kind == schema.Arrow
 			}
 		})
 	case schema.Union:

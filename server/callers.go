@@ -53,6 +53,8 @@ var methods = map[string][]pembav1.Role{
 	"/pemba.v1.PermissionService/Check":           askers,
 	"/pemba.v1.PermissionService/BulkCheck":       askers,
 	"/pemba.v1.PermissionService/ListPermissions": askers,
+	"/pemba.v1.PermissionService/LookupResources": askers,
+	"/pemba.v1.PermissionService/LookupSubjects":  askers,
 	"/pemba.v1.PermissionService/Expand":          readers,
 
 	"/pemba.v1.RelationshipService/ReadRelationships":   readers,

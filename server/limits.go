@@ -41,6 +41,8 @@ type Limits struct {
 	CaveatCost uint64
 	// ExpandResults bounds the nodes and the subjects of an expansion (10,000).
 	ExpandResults int
+	// LookupPage bounds the limit of a lookup (100,000).
+	LookupPage int
 	// ListResults bounds the stores or tokens of one answer (1,000).
 	ListResults int
 	// Streams bounds the calls under way on one connection (1,000).
@@ -66,6 +68,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.SchemaBytes, schema.DefaultMaxBytes)
 	set(&l.GraphNodes, 2_000_000)
 	set(&l.ExpandResults, 10_000)
+	set(&l.LookupPage, 100_000)
 	set(&l.ListResults, 1000)
 	set(&l.Streams, 1000)
 	if l.CaveatCost == 0 {

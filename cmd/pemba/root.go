@@ -89,7 +89,7 @@ wins. Exit codes: 0 yes or ok, 1 error, 2 usage, 3 no permission, 4 conditional.
 	}
 	add("start", a.quickstartCommand(), a.serveCommand())
 	add("ask", a.checkCommand(), a.permissionsCommand(), a.bulkCheckCommand(), a.expandCommand(),
-		a.historyCommand(), a.watchCommand())
+		a.lookupCommand(), a.historyCommand(), a.watchCommand())
 	add("change", a.schemaCommand(), a.relationshipCommand())
 	add("administer", a.storeCommand(), a.tokenCommand())
 	root.AddCommand(a.versionCommand())

@@ -24,63 +24,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Answer is one of the three answers to "does the subject have the permission?".
-type Answer int32
-
-const (
-	// Not an answer: see the error beside it.
-	Answer_ANSWER_UNSPECIFIED Answer = 0
-	// No.
-	Answer_ANSWER_NO_PERMISSION Answer = 1
-	// Yes.
-	Answer_ANSWER_HAS_PERMISSION Answer = 2
-	// It depends on caveat fields that the question's context lacks.
-	Answer_ANSWER_CONDITIONAL Answer = 3
-)
-
-// Enum value maps for Answer.
-var (
-	Answer_name = map[int32]string{
-		0: "ANSWER_UNSPECIFIED",
-		1: "ANSWER_NO_PERMISSION",
-		2: "ANSWER_HAS_PERMISSION",
-		3: "ANSWER_CONDITIONAL",
-	}
-	Answer_value = map[string]int32{
-		"ANSWER_UNSPECIFIED":    0,
-		"ANSWER_NO_PERMISSION":  1,
-		"ANSWER_HAS_PERMISSION": 2,
-		"ANSWER_CONDITIONAL":    3,
-	}
-)
-
-func (x Answer) Enum() *Answer {
-	p := new(Answer)
-	*p = x
-	return p
-}
-
-func (x Answer) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Answer) Descriptor() protoreflect.EnumDescriptor {
-	return file_pemba_v1_permission_service_proto_enumTypes[0].Descriptor()
-}
-
-func (Answer) Type() protoreflect.EnumType {
-	return &file_pemba_v1_permission_service_proto_enumTypes[0]
-}
-
-func (x Answer) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Answer.Descriptor instead.
-func (Answer) EnumDescriptor() ([]byte, []int) {
-	return file_pemba_v1_permission_service_proto_rawDescGZIP(), []int{0}
-}
-
 // How the set is made up.
 type ExpandNode_Kind int32
 
@@ -142,11 +85,11 @@ func (x ExpandNode_Kind) String() string {
 }
 
 func (ExpandNode_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_pemba_v1_permission_service_proto_enumTypes[1].Descriptor()
+	return file_pemba_v1_permission_service_proto_enumTypes[0].Descriptor()
 }
 
 func (ExpandNode_Kind) Type() protoreflect.EnumType {
-	return &file_pemba_v1_permission_service_proto_enumTypes[1]
+	return &file_pemba_v1_permission_service_proto_enumTypes[0]
 }
 
 func (x ExpandNode_Kind) Number() protoreflect.EnumNumber {
@@ -1143,7 +1086,7 @@ var File_pemba_v1_permission_service_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_permission_service_proto_rawDesc = "" +
 	"\n" +
-	"!pemba/v1/permission_service.proto\x12\bpemba.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1apemba/v1/consistency.proto\x1a\x1bpemba/v1/relationship.proto\"\xde\x02\n" +
+	"!pemba/v1/permission_service.proto\x12\bpemba.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x15pemba/v1/answer.proto\x1a\x1apemba/v1/consistency.proto\x1a\x15pemba/v1/lookup.proto\x1a\x1bpemba/v1/relationship.proto\"\xde\x02\n" +
 	"\fCheckRequest\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x127\n" +
 	"\vconsistency\x18\x02 \x01(\v2\x15.pemba.v1.ConsistencyR\vconsistency\x12,\n" +
@@ -1234,17 +1177,14 @@ const file_pemba_v1_permission_service_proto_rawDesc = "" +
 	"permission\x12(\n" +
 	"\x06answer\x18\x02 \x01(\x0e2\x10.pemba.v1.AnswerR\x06answer\x12%\n" +
 	"\x0emissing_fields\x18\x03 \x03(\tR\rmissingFields\x12(\n" +
-	"\x05error\x18\x04 \x01(\v2\x12.google.rpc.StatusR\x05error*m\n" +
-	"\x06Answer\x12\x16\n" +
-	"\x12ANSWER_UNSPECIFIED\x10\x00\x12\x18\n" +
-	"\x14ANSWER_NO_PERMISSION\x10\x01\x12\x19\n" +
-	"\x15ANSWER_HAS_PERMISSION\x10\x02\x12\x16\n" +
-	"\x12ANSWER_CONDITIONAL\x10\x032\xa8\x02\n" +
+	"\x05error\x18\x04 \x01(\v2\x12.google.rpc.StatusR\x05error2\xd9\x03\n" +
 	"\x11PermissionService\x128\n" +
 	"\x05Check\x12\x16.pemba.v1.CheckRequest\x1a\x17.pemba.v1.CheckResponse\x12D\n" +
 	"\tBulkCheck\x12\x1a.pemba.v1.BulkCheckRequest\x1a\x1b.pemba.v1.BulkCheckResponse\x12;\n" +
 	"\x06Expand\x12\x17.pemba.v1.ExpandRequest\x1a\x18.pemba.v1.ExpandResponse\x12V\n" +
-	"\x0fListPermissions\x12 .pemba.v1.ListPermissionsRequest\x1a!.pemba.v1.ListPermissionsResponseB1Z/github.com/pembadb/pemba/proto/pemba/v1;pembav1b\x06proto3"
+	"\x0fListPermissions\x12 .pemba.v1.ListPermissionsRequest\x1a!.pemba.v1.ListPermissionsResponse\x12X\n" +
+	"\x0fLookupResources\x12 .pemba.v1.LookupResourcesRequest\x1a!.pemba.v1.LookupResourcesResponse0\x01\x12U\n" +
+	"\x0eLookupSubjects\x12\x1f.pemba.v1.LookupSubjectsRequest\x1a .pemba.v1.LookupSubjectsResponse0\x01B1Z/github.com/pembadb/pemba/proto/pemba/v1;pembav1b\x06proto3"
 
 var (
 	file_pemba_v1_permission_service_proto_rawDescOnce sync.Once
@@ -1258,78 +1198,86 @@ func file_pemba_v1_permission_service_proto_rawDescGZIP() []byte {
 	return file_pemba_v1_permission_service_proto_rawDescData
 }
 
-var file_pemba_v1_permission_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_pemba_v1_permission_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_pemba_v1_permission_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_pemba_v1_permission_service_proto_goTypes = []any{
-	(Answer)(0),                     // 0: pemba.v1.Answer
-	(ExpandNode_Kind)(0),            // 1: pemba.v1.ExpandNode.Kind
-	(*CheckRequest)(nil),            // 2: pemba.v1.CheckRequest
-	(*CheckResponse)(nil),           // 3: pemba.v1.CheckResponse
-	(*BulkCheckRequest)(nil),        // 4: pemba.v1.BulkCheckRequest
-	(*BulkCheckItem)(nil),           // 5: pemba.v1.BulkCheckItem
-	(*BulkCheckResponse)(nil),       // 6: pemba.v1.BulkCheckResponse
-	(*BulkCheckResult)(nil),         // 7: pemba.v1.BulkCheckResult
-	(*ExpandRequest)(nil),           // 8: pemba.v1.ExpandRequest
-	(*ExpandResponse)(nil),          // 9: pemba.v1.ExpandResponse
-	(*ExpandNode)(nil),              // 10: pemba.v1.ExpandNode
-	(*ExpandSubject)(nil),           // 11: pemba.v1.ExpandSubject
-	(*ListPermissionsRequest)(nil),  // 12: pemba.v1.ListPermissionsRequest
-	(*ListPermissionsResponse)(nil), // 13: pemba.v1.ListPermissionsResponse
-	(*PermissionResult)(nil),        // 14: pemba.v1.PermissionResult
-	(*Consistency)(nil),             // 15: pemba.v1.Consistency
-	(*Object)(nil),                  // 16: pemba.v1.Object
-	(*Subject)(nil),                 // 17: pemba.v1.Subject
-	(*structpb.Struct)(nil),         // 18: google.protobuf.Struct
-	(*Relationship)(nil),            // 19: pemba.v1.Relationship
+	(ExpandNode_Kind)(0),            // 0: pemba.v1.ExpandNode.Kind
+	(*CheckRequest)(nil),            // 1: pemba.v1.CheckRequest
+	(*CheckResponse)(nil),           // 2: pemba.v1.CheckResponse
+	(*BulkCheckRequest)(nil),        // 3: pemba.v1.BulkCheckRequest
+	(*BulkCheckItem)(nil),           // 4: pemba.v1.BulkCheckItem
+	(*BulkCheckResponse)(nil),       // 5: pemba.v1.BulkCheckResponse
+	(*BulkCheckResult)(nil),         // 6: pemba.v1.BulkCheckResult
+	(*ExpandRequest)(nil),           // 7: pemba.v1.ExpandRequest
+	(*ExpandResponse)(nil),          // 8: pemba.v1.ExpandResponse
+	(*ExpandNode)(nil),              // 9: pemba.v1.ExpandNode
+	(*ExpandSubject)(nil),           // 10: pemba.v1.ExpandSubject
+	(*ListPermissionsRequest)(nil),  // 11: pemba.v1.ListPermissionsRequest
+	(*ListPermissionsResponse)(nil), // 12: pemba.v1.ListPermissionsResponse
+	(*PermissionResult)(nil),        // 13: pemba.v1.PermissionResult
+	(*Consistency)(nil),             // 14: pemba.v1.Consistency
+	(*Object)(nil),                  // 15: pemba.v1.Object
+	(*Subject)(nil),                 // 16: pemba.v1.Subject
+	(*structpb.Struct)(nil),         // 17: google.protobuf.Struct
+	(*Relationship)(nil),            // 18: pemba.v1.Relationship
+	(Answer)(0),                     // 19: pemba.v1.Answer
 	(*status.Status)(nil),           // 20: google.rpc.Status
 	(*Caveat)(nil),                  // 21: pemba.v1.Caveat
 	(*timestamppb.Timestamp)(nil),   // 22: google.protobuf.Timestamp
+	(*LookupResourcesRequest)(nil),  // 23: pemba.v1.LookupResourcesRequest
+	(*LookupSubjectsRequest)(nil),   // 24: pemba.v1.LookupSubjectsRequest
+	(*LookupResourcesResponse)(nil), // 25: pemba.v1.LookupResourcesResponse
+	(*LookupSubjectsResponse)(nil),  // 26: pemba.v1.LookupSubjectsResponse
 }
 var file_pemba_v1_permission_service_proto_depIdxs = []int32{
-	15, // 0: pemba.v1.CheckRequest.consistency:type_name -> pemba.v1.Consistency
-	16, // 1: pemba.v1.CheckRequest.resource:type_name -> pemba.v1.Object
-	17, // 2: pemba.v1.CheckRequest.subject:type_name -> pemba.v1.Subject
-	18, // 3: pemba.v1.CheckRequest.context:type_name -> google.protobuf.Struct
-	19, // 4: pemba.v1.CheckRequest.contextual_relationships:type_name -> pemba.v1.Relationship
-	0,  // 5: pemba.v1.CheckResponse.answer:type_name -> pemba.v1.Answer
-	15, // 6: pemba.v1.BulkCheckRequest.consistency:type_name -> pemba.v1.Consistency
-	5,  // 7: pemba.v1.BulkCheckRequest.items:type_name -> pemba.v1.BulkCheckItem
-	18, // 8: pemba.v1.BulkCheckRequest.context:type_name -> google.protobuf.Struct
-	19, // 9: pemba.v1.BulkCheckRequest.contextual_relationships:type_name -> pemba.v1.Relationship
-	16, // 10: pemba.v1.BulkCheckItem.resource:type_name -> pemba.v1.Object
-	17, // 11: pemba.v1.BulkCheckItem.subject:type_name -> pemba.v1.Subject
-	18, // 12: pemba.v1.BulkCheckItem.context:type_name -> google.protobuf.Struct
-	7,  // 13: pemba.v1.BulkCheckResponse.results:type_name -> pemba.v1.BulkCheckResult
-	0,  // 14: pemba.v1.BulkCheckResult.answer:type_name -> pemba.v1.Answer
+	14, // 0: pemba.v1.CheckRequest.consistency:type_name -> pemba.v1.Consistency
+	15, // 1: pemba.v1.CheckRequest.resource:type_name -> pemba.v1.Object
+	16, // 2: pemba.v1.CheckRequest.subject:type_name -> pemba.v1.Subject
+	17, // 3: pemba.v1.CheckRequest.context:type_name -> google.protobuf.Struct
+	18, // 4: pemba.v1.CheckRequest.contextual_relationships:type_name -> pemba.v1.Relationship
+	19, // 5: pemba.v1.CheckResponse.answer:type_name -> pemba.v1.Answer
+	14, // 6: pemba.v1.BulkCheckRequest.consistency:type_name -> pemba.v1.Consistency
+	4,  // 7: pemba.v1.BulkCheckRequest.items:type_name -> pemba.v1.BulkCheckItem
+	17, // 8: pemba.v1.BulkCheckRequest.context:type_name -> google.protobuf.Struct
+	18, // 9: pemba.v1.BulkCheckRequest.contextual_relationships:type_name -> pemba.v1.Relationship
+	15, // 10: pemba.v1.BulkCheckItem.resource:type_name -> pemba.v1.Object
+	16, // 11: pemba.v1.BulkCheckItem.subject:type_name -> pemba.v1.Subject
+	17, // 12: pemba.v1.BulkCheckItem.context:type_name -> google.protobuf.Struct
+	6,  // 13: pemba.v1.BulkCheckResponse.results:type_name -> pemba.v1.BulkCheckResult
+	19, // 14: pemba.v1.BulkCheckResult.answer:type_name -> pemba.v1.Answer
 	20, // 15: pemba.v1.BulkCheckResult.error:type_name -> google.rpc.Status
-	15, // 16: pemba.v1.ExpandRequest.consistency:type_name -> pemba.v1.Consistency
-	16, // 17: pemba.v1.ExpandRequest.resource:type_name -> pemba.v1.Object
-	19, // 18: pemba.v1.ExpandRequest.contextual_relationships:type_name -> pemba.v1.Relationship
-	10, // 19: pemba.v1.ExpandResponse.nodes:type_name -> pemba.v1.ExpandNode
-	1,  // 20: pemba.v1.ExpandNode.kind:type_name -> pemba.v1.ExpandNode.Kind
-	16, // 21: pemba.v1.ExpandNode.resource:type_name -> pemba.v1.Object
-	11, // 22: pemba.v1.ExpandNode.subjects:type_name -> pemba.v1.ExpandSubject
-	17, // 23: pemba.v1.ExpandSubject.subject:type_name -> pemba.v1.Subject
+	14, // 16: pemba.v1.ExpandRequest.consistency:type_name -> pemba.v1.Consistency
+	15, // 17: pemba.v1.ExpandRequest.resource:type_name -> pemba.v1.Object
+	18, // 18: pemba.v1.ExpandRequest.contextual_relationships:type_name -> pemba.v1.Relationship
+	9,  // 19: pemba.v1.ExpandResponse.nodes:type_name -> pemba.v1.ExpandNode
+	0,  // 20: pemba.v1.ExpandNode.kind:type_name -> pemba.v1.ExpandNode.Kind
+	15, // 21: pemba.v1.ExpandNode.resource:type_name -> pemba.v1.Object
+	10, // 22: pemba.v1.ExpandNode.subjects:type_name -> pemba.v1.ExpandSubject
+	16, // 23: pemba.v1.ExpandSubject.subject:type_name -> pemba.v1.Subject
 	21, // 24: pemba.v1.ExpandSubject.caveat:type_name -> pemba.v1.Caveat
 	22, // 25: pemba.v1.ExpandSubject.expiration:type_name -> google.protobuf.Timestamp
-	15, // 26: pemba.v1.ListPermissionsRequest.consistency:type_name -> pemba.v1.Consistency
-	16, // 27: pemba.v1.ListPermissionsRequest.resource:type_name -> pemba.v1.Object
-	17, // 28: pemba.v1.ListPermissionsRequest.subject:type_name -> pemba.v1.Subject
-	18, // 29: pemba.v1.ListPermissionsRequest.context:type_name -> google.protobuf.Struct
-	19, // 30: pemba.v1.ListPermissionsRequest.contextual_relationships:type_name -> pemba.v1.Relationship
-	14, // 31: pemba.v1.ListPermissionsResponse.permissions:type_name -> pemba.v1.PermissionResult
-	0,  // 32: pemba.v1.PermissionResult.answer:type_name -> pemba.v1.Answer
+	14, // 26: pemba.v1.ListPermissionsRequest.consistency:type_name -> pemba.v1.Consistency
+	15, // 27: pemba.v1.ListPermissionsRequest.resource:type_name -> pemba.v1.Object
+	16, // 28: pemba.v1.ListPermissionsRequest.subject:type_name -> pemba.v1.Subject
+	17, // 29: pemba.v1.ListPermissionsRequest.context:type_name -> google.protobuf.Struct
+	18, // 30: pemba.v1.ListPermissionsRequest.contextual_relationships:type_name -> pemba.v1.Relationship
+	13, // 31: pemba.v1.ListPermissionsResponse.permissions:type_name -> pemba.v1.PermissionResult
+	19, // 32: pemba.v1.PermissionResult.answer:type_name -> pemba.v1.Answer
 	20, // 33: pemba.v1.PermissionResult.error:type_name -> google.rpc.Status
-	2,  // 34: pemba.v1.PermissionService.Check:input_type -> pemba.v1.CheckRequest
-	4,  // 35: pemba.v1.PermissionService.BulkCheck:input_type -> pemba.v1.BulkCheckRequest
-	8,  // 36: pemba.v1.PermissionService.Expand:input_type -> pemba.v1.ExpandRequest
-	12, // 37: pemba.v1.PermissionService.ListPermissions:input_type -> pemba.v1.ListPermissionsRequest
-	3,  // 38: pemba.v1.PermissionService.Check:output_type -> pemba.v1.CheckResponse
-	6,  // 39: pemba.v1.PermissionService.BulkCheck:output_type -> pemba.v1.BulkCheckResponse
-	9,  // 40: pemba.v1.PermissionService.Expand:output_type -> pemba.v1.ExpandResponse
-	13, // 41: pemba.v1.PermissionService.ListPermissions:output_type -> pemba.v1.ListPermissionsResponse
-	38, // [38:42] is the sub-list for method output_type
-	34, // [34:38] is the sub-list for method input_type
+	1,  // 34: pemba.v1.PermissionService.Check:input_type -> pemba.v1.CheckRequest
+	3,  // 35: pemba.v1.PermissionService.BulkCheck:input_type -> pemba.v1.BulkCheckRequest
+	7,  // 36: pemba.v1.PermissionService.Expand:input_type -> pemba.v1.ExpandRequest
+	11, // 37: pemba.v1.PermissionService.ListPermissions:input_type -> pemba.v1.ListPermissionsRequest
+	23, // 38: pemba.v1.PermissionService.LookupResources:input_type -> pemba.v1.LookupResourcesRequest
+	24, // 39: pemba.v1.PermissionService.LookupSubjects:input_type -> pemba.v1.LookupSubjectsRequest
+	2,  // 40: pemba.v1.PermissionService.Check:output_type -> pemba.v1.CheckResponse
+	5,  // 41: pemba.v1.PermissionService.BulkCheck:output_type -> pemba.v1.BulkCheckResponse
+	8,  // 42: pemba.v1.PermissionService.Expand:output_type -> pemba.v1.ExpandResponse
+	12, // 43: pemba.v1.PermissionService.ListPermissions:output_type -> pemba.v1.ListPermissionsResponse
+	25, // 44: pemba.v1.PermissionService.LookupResources:output_type -> pemba.v1.LookupResourcesResponse
+	26, // 45: pemba.v1.PermissionService.LookupSubjects:output_type -> pemba.v1.LookupSubjectsResponse
+	40, // [40:46] is the sub-list for method output_type
+	34, // [34:40] is the sub-list for method input_type
 	34, // [34:34] is the sub-list for extension type_name
 	34, // [34:34] is the sub-list for extension extendee
 	0,  // [0:34] is the sub-list for field type_name
@@ -1340,7 +1288,9 @@ func file_pemba_v1_permission_service_proto_init() {
 	if File_pemba_v1_permission_service_proto != nil {
 		return
 	}
+	file_pemba_v1_answer_proto_init()
 	file_pemba_v1_consistency_proto_init()
+	file_pemba_v1_lookup_proto_init()
 	file_pemba_v1_relationship_proto_init()
 	file_pemba_v1_permission_service_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
@@ -1348,7 +1298,7 @@ func file_pemba_v1_permission_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pemba_v1_permission_service_proto_rawDesc), len(file_pemba_v1_permission_service_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      1,
 			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,

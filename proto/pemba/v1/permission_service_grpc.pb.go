@@ -23,6 +23,8 @@ const (
 	PermissionService_BulkCheck_FullMethodName       = "/pemba.v1.PermissionService/BulkCheck"
 	PermissionService_Expand_FullMethodName          = "/pemba.v1.PermissionService/Expand"
 	PermissionService_ListPermissions_FullMethodName = "/pemba.v1.PermissionService/ListPermissions"
+	PermissionService_LookupResources_FullMethodName = "/pemba.v1.PermissionService/LookupResources"
+	PermissionService_LookupSubjects_FullMethodName  = "/pemba.v1.PermissionService/LookupSubjects"
 )
 
 // PermissionServiceClient is the client API for PermissionService service.
@@ -55,6 +57,13 @@ type PermissionServiceClient interface {
 	Expand(ctx context.Context, in *ExpandRequest, opts ...grpc.CallOption) (*ExpandResponse, error)
 	// ListPermissions says, for every permission of the resource's type, whether the subject has it.
 	ListPermissions(ctx context.Context, in *ListPermissionsRequest, opts ...grpc.CallOption) (*ListPermissionsResponse, error)
+	// LookupResources finds the objects of a type on which a subject has a permission. INVALID_CURSOR besides the errors
+	// above. An object for which Check fails (a recursion through exclusion, a caveat that fails) ends the list in that
+	// error.
+	LookupResources(ctx context.Context, in *LookupResourcesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LookupResourcesResponse], error)
+	// LookupSubjects finds the subjects of a type that have a permission on a resource. INVALID_CURSOR besides the errors
+	// above. A subject for which Check fails ends the list in that error.
+	LookupSubjects(ctx context.Context, in *LookupSubjectsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LookupSubjectsResponse], error)
 }
 
 type permissionServiceClient struct {
@@ -105,6 +114,44 @@ func (c *permissionServiceClient) ListPermissions(ctx context.Context, in *ListP
 	return out, nil
 }
 
+func (c *permissionServiceClient) LookupResources(ctx context.Context, in *LookupResourcesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LookupResourcesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PermissionService_ServiceDesc.Streams[0], PermissionService_LookupResources_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[LookupResourcesRequest, LookupResourcesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PermissionService_LookupResourcesClient = grpc.ServerStreamingClient[LookupResourcesResponse]
+
+func (c *permissionServiceClient) LookupSubjects(ctx context.Context, in *LookupSubjectsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LookupSubjectsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PermissionService_ServiceDesc.Streams[1], PermissionService_LookupSubjects_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[LookupSubjectsRequest, LookupSubjectsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PermissionService_LookupSubjectsClient = grpc.ServerStreamingClient[LookupSubjectsResponse]
+
 // PermissionServiceServer is the server API for PermissionService service.
 // All implementations must embed UnimplementedPermissionServiceServer
 // for forward compatibility.
@@ -135,6 +182,13 @@ type PermissionServiceServer interface {
 	Expand(context.Context, *ExpandRequest) (*ExpandResponse, error)
 	// ListPermissions says, for every permission of the resource's type, whether the subject has it.
 	ListPermissions(context.Context, *ListPermissionsRequest) (*ListPermissionsResponse, error)
+	// LookupResources finds the objects of a type on which a subject has a permission. INVALID_CURSOR besides the errors
+	// above. An object for which Check fails (a recursion through exclusion, a caveat that fails) ends the list in that
+	// error.
+	LookupResources(*LookupResourcesRequest, grpc.ServerStreamingServer[LookupResourcesResponse]) error
+	// LookupSubjects finds the subjects of a type that have a permission on a resource. INVALID_CURSOR besides the errors
+	// above. A subject for which Check fails ends the list in that error.
+	LookupSubjects(*LookupSubjectsRequest, grpc.ServerStreamingServer[LookupSubjectsResponse]) error
 	mustEmbedUnimplementedPermissionServiceServer()
 }
 
@@ -156,6 +210,12 @@ func (UnimplementedPermissionServiceServer) Expand(context.Context, *ExpandReque
 }
 func (UnimplementedPermissionServiceServer) ListPermissions(context.Context, *ListPermissionsRequest) (*ListPermissionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPermissions not implemented")
+}
+func (UnimplementedPermissionServiceServer) LookupResources(*LookupResourcesRequest, grpc.ServerStreamingServer[LookupResourcesResponse]) error {
+	return status.Error(codes.Unimplemented, "method LookupResources not implemented")
+}
+func (UnimplementedPermissionServiceServer) LookupSubjects(*LookupSubjectsRequest, grpc.ServerStreamingServer[LookupSubjectsResponse]) error {
+	return status.Error(codes.Unimplemented, "method LookupSubjects not implemented")
 }
 func (UnimplementedPermissionServiceServer) mustEmbedUnimplementedPermissionServiceServer() {}
 func (UnimplementedPermissionServiceServer) testEmbeddedByValue()                           {}
@@ -250,6 +310,28 @@ func _PermissionService_ListPermissions_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PermissionService_LookupResources_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(LookupResourcesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PermissionServiceServer).LookupResources(m, &grpc.GenericServerStream[LookupResourcesRequest, LookupResourcesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PermissionService_LookupResourcesServer = grpc.ServerStreamingServer[LookupResourcesResponse]
+
+func _PermissionService_LookupSubjects_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(LookupSubjectsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PermissionServiceServer).LookupSubjects(m, &grpc.GenericServerStream[LookupSubjectsRequest, LookupSubjectsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PermissionService_LookupSubjectsServer = grpc.ServerStreamingServer[LookupSubjectsResponse]
+
 // PermissionService_ServiceDesc is the grpc.ServiceDesc for PermissionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -274,6 +356,17 @@ var PermissionService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _PermissionService_ListPermissions_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "LookupResources",
+			Handler:       _PermissionService_LookupResources_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "LookupSubjects",
+			Handler:       _PermissionService_LookupSubjects_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "pemba/v1/permission_service.proto",
 }

@@ -186,7 +186,7 @@ func (m *model) genQuery(t *rapid.T) datastore.RowQuery {
 	f := &q.Filter
 	if f.ObjectType = maybe(types...); f.ObjectType != "" {
 		if f.ObjectID = maybe(ids...); f.ObjectID == "" {
-			f.ObjectIDPrefix = maybe("a", "\xc3", "no")
+			f.ObjectIDPrefix = maybe("a", "日", "no")
 		}
 	}
 	f.Relation = maybe(relations...)

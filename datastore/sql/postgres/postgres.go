@@ -1,0 +1,106 @@
+// Package postgres is the Log in PostgreSQL.
+package postgres
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pembadb/pemba/datastore/sql"
+)
+
+// Dialect is PostgreSQL's.
+//
+// Writes run at READ COMMITTED: the first statement locks the head, and the next
+// ones see what was committed before the lock was had. Stronger isolation would
+// only abort what the lock already orders.
+//
+// Plans are generic and take an index: the statements are fixed, and a plan made
+// for particular values, or from the statistics of a table that has just been
+// filled, would now and then read everything.
+var Dialect = &sql.Dialect{
+	Name:  "postgres",
+	Begin: "BEGIN ISOLATION LEVEL READ COMMITTED",
+	Settings: map[string]string{
+		"plan_cache_mode": "force_generic_plan",
+		"enable_seqscan":  "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+		"enable_bitmapscan": "off", "enable_sort": "on", "jit": "off",
+		"default_transaction_isolation": "read committed",
+	},
+	Migrations: migrations,
+	Execute: func(ctx context.Context, c *pgx.Conn, f func(pgx.Tx) error) error {
+		return pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, f)
+	},
+	// A deadlock or a serialization failure: the transaction was rolled back.
+	Retry:     func(p *pgconn.PgError) bool { return p.Code == "40001" || p.Code == "40P01" },
+	Ambiguous: func(*pgconn.PgError) bool { return false },
+}
+
+// Open connects to a migrated database at uri, postgres://….
+func Open(ctx context.Context, uri string, o sql.Options) (*sql.Log, error) {
+	return sql.Open(ctx, Dialect, uri, o)
+}
+
+// Texts are compared by their bytes, as package tuple orders them.
+var migrations = []sql.Migration{{
+	Name: "stores, history and relationships",
+	Statements: []string{
+		`CREATE TABLE pemba_head (
+			store bigint PRIMARY KEY,
+			incarnation bytea NOT NULL,
+			revision bigint NOT NULL,
+			floor bigint NOT NULL,
+			hash bytea NOT NULL,
+			time bigint NOT NULL,
+			anchor_revision bigint NOT NULL,
+			anchor_hash bytea NOT NULL,
+			dropped boolean NOT NULL
+		) WITH (fillfactor = 50)`,
+		`CREATE TABLE pemba_change (
+			store bigint NOT NULL,
+			revision bigint NOT NULL,
+			part bigint NOT NULL,
+			parts bigint,
+			request_id bytea,
+			header bytea,
+			payload bytea NOT NULL,
+			hash bytea,
+			PRIMARY KEY (store, revision, part)
+		)`,
+		`CREATE UNIQUE INDEX pemba_change_request ON pemba_change (store, request_id) WHERE request_id IS NOT NULL`,
+		`CREATE TABLE pemba_relationship (
+			store bigint NOT NULL,
+			object_type text COLLATE "C" NOT NULL,
+			object_id text COLLATE "C" NOT NULL,
+			relation text COLLATE "C" NOT NULL,
+			subject_type text COLLATE "C" NOT NULL,
+			subject_id text COLLATE "C" NOT NULL,
+			subject_relation text COLLATE "C" NOT NULL,
+			created bigint NOT NULL,
+			deleted bigint NOT NULL,
+			caveat text COLLATE "C" NOT NULL,
+			context text COLLATE "C" NOT NULL,
+			expiration bigint,
+			PRIMARY KEY (store, object_type, object_id, relation, subject_type, subject_id, subject_relation, created)
+		)`,
+		`CREATE INDEX pemba_relationship_subject ON pemba_relationship
+			(store, subject_type, subject_id, subject_relation, object_type, object_id, relation, created)`,
+		`CREATE INDEX pemba_relationship_deleted ON pemba_relationship (store, deleted) WHERE deleted < 9223372036854775807`,
+		`CREATE TABLE pemba_name (
+			store bigint NOT NULL,
+			id bigint NOT NULL,
+			name text COLLATE "C" NOT NULL,
+			PRIMARY KEY (store, id)
+		)`,
+		`CREATE TABLE pemba_schema (
+			store bigint NOT NULL,
+			revision bigint NOT NULL,
+			text bytea NOT NULL,
+			hash bytea NOT NULL,
+			previous_hash bytea NOT NULL,
+			names text[] NOT NULL,
+			PRIMARY KEY (store, revision)
+		)`,
+	},
+}}

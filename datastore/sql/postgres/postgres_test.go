@@ -1,0 +1,40 @@
+package postgres_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/datastore/datastoretest"
+	"github.com/pembadb/pemba/datastore/sql"
+	"github.com/pembadb/pemba/datastore/sql/postgres"
+	"github.com/pembadb/pemba/datastore/sql/sqltest"
+)
+
+var bg = context.Background()
+
+func TestMain(m *testing.M) { sqltest.Main(m) }
+
+// migrated returns the URI of an empty, migrated database.
+func migrated(t testing.TB) string {
+	t.Helper()
+	uri := sqltest.Postgres(t)
+	if err := sql.Migrate(bg, postgres.Dialect, uri, 0, func(sql.Step) {}); err != nil {
+		t.Fatal(err)
+	}
+	return uri
+}
+
+func open(t testing.TB, uri string) *sql.Log {
+	t.Helper()
+	log, err := postgres.Open(bg, uri, sql.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { log.Close() })
+	return log
+}
+
+func TestPostgresIsALog(t *testing.T) {
+	datastoretest.Run(t, func(t *testing.T) datastore.Log { return open(t, migrated(t)) })
+}

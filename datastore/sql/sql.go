@@ -1,0 +1,293 @@
+// Package sql is the Log that CockroachDB and PostgreSQL share: many nodes read
+// and write one history in one database. What differs between the two is in the
+// packages cockroach and postgres.
+package sql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pembadb/pemba/datastore"
+)
+
+// ErrUnavailable says that the database does not answer; test with errors.Is.
+var ErrUnavailable = errors.New("the database does not answer")
+
+// Dialect is what differs between databases.
+type Dialect struct {
+	Name string // as in a URI: "postgres", "cockroachdb"
+	// Begin starts a transaction that writes; the isolation is named, whatever the
+	// database's default is.
+	Begin string
+	// Settings are those of every session, Writing those of sessions that write.
+	Settings, Writing map[string]string
+	// Migrations make the tables, in order.
+	Migrations []Migration
+	// Execute runs a transaction of more than one round trip, again as long as the
+	// database asks for it.
+	Execute func(ctx context.Context, c *pgx.Conn, f func(pgx.Tx) error) error
+	// Retry tells whether an error means that nothing happened and that the same
+	// again may succeed.
+	Retry func(*pgconn.PgError) bool
+	// Ambiguous tells whether an error of COMMIT leaves open whether it happened.
+	Ambiguous func(*pgconn.PgError) bool
+}
+
+// Options are the settings of a Log; zero fields take the defaults.
+type Options struct {
+	// Reads and Writes bound the connections of each kind (16, 8).
+	Reads, Writes int
+	// Wait bounds the wait for a free connection (5 s).
+	Wait time.Duration
+	// Commit bounds how long one batch of statements of a transaction that writes
+	// may take (15 s).
+	Commit time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	if o.Reads == 0 {
+		o.Reads = 16
+	}
+	if o.Writes == 0 {
+		o.Writes = 8
+	}
+	if o.Wait == 0 {
+		o.Wait = 5 * time.Second
+	}
+	if o.Commit == 0 {
+		o.Commit = 15 * time.Second
+	}
+	return o
+}
+
+// Log is a [datastore.Log] in a database.
+type Log struct {
+	dialect *Dialect
+	options Options
+	reads   *pgxpool.Pool
+	writes  *pgxpool.Pool
+	closed  atomic.Bool
+
+	mu         sync.Mutex
+	unresolved map[datastore.StoreID]bool // their last commit may yet happen
+}
+
+var _ datastore.Log = (*Log)(nil)
+
+// Open connects to a database that was migrated. Its errors never hold the
+// password; they wrap [ErrUnavailable] or [ErrNotMigrated].
+func Open(ctx context.Context, d *Dialect, uri string, o Options) (*Log, error) {
+	o = o.withDefaults()
+	l := &Log{dialect: d, options: o, unresolved: map[datastore.StoreID]bool{}}
+	var err error
+	if l.reads, err = pool(ctx, d, uri, o.Reads, false); err != nil {
+		return nil, err
+	}
+	if l.writes, err = pool(ctx, d, uri, o.Writes, true); err != nil {
+		l.reads.Close()
+		return nil, err
+	}
+	if err := l.migrated(ctx); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// Close implements [datastore.Log].
+func (l *Log) Close() error {
+	l.closed.Store(true)
+	l.reads.Close()
+	l.writes.Close()
+	return nil
+}
+
+// idleInTransaction bounds how long a node that hangs can hold a store's head.
+const idleInTransaction = "15s"
+
+func pool(ctx context.Context, d *Dialect, uri string, size int, writing bool) (*pgxpool.Pool, error) {
+	c, err := config(d, uri)
+	if err != nil {
+		return nil, err
+	}
+	c.MaxConns = int32(size)
+	c.MaxConnLifetime, c.MaxConnLifetimeJitter = 30*time.Minute, 5*time.Minute
+	c.MaxConnIdleTime = 10 * time.Minute
+	c.HealthCheckPeriod = 15 * time.Second
+	if writing {
+		for k, v := range d.Writing {
+			c.ConnConfig.RuntimeParams[k] = v
+		}
+		c.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = idleInTransaction
+	}
+	p, err := pgxpool.NewWithConfig(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", d.Name, err)
+	}
+	return p, nil
+}
+
+// config reads a URI; its errors do not repeat it, for the password's sake.
+func config(d *Dialect, uri string) (*pgxpool.Config, error) {
+	if _, rest, found := strings.Cut(uri, "://"); found {
+		uri = "postgres://" + rest // the protocol of both
+	}
+	c, err := pgxpool.ParseConfig(uri)
+	if err != nil {
+		var p *pgconn.ParseConfigError
+		if errors.As(err, &p) && p.Unwrap() != nil {
+			err = p.Unwrap()
+		} else {
+			err = errors.New("it cannot be read")
+		}
+		return nil, fmt.Errorf("the URI of the datastore: %w; write %s://USER@HOST:PORT/DATABASE", err, d.Name)
+	}
+	if c.ConnConfig.ConnectTimeout == 0 {
+		c.ConnConfig.ConnectTimeout = 5 * time.Second
+	}
+	if _, given := c.ConnConfig.RuntimeParams["application_name"]; !given {
+		c.ConnConfig.RuntimeParams["application_name"] = "pemba"
+	}
+	for k, v := range d.Settings {
+		c.ConnConfig.RuntimeParams[k] = v
+	}
+	return c, nil
+}
+
+// acquire takes a connection, and waits no longer for one than the options say.
+func (l *Log) acquire(ctx context.Context, p *pgxpool.Pool) (*pgxpool.Conn, error) {
+	limit, cancel := context.WithTimeout(ctx, l.options.Wait)
+	defer cancel()
+	c, err := p.Acquire(limit)
+	if err == nil {
+		return c, nil
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if l.closed.Load() {
+		return nil, datastore.ErrClosed
+	}
+	if limit.Err() != nil && p.Stat().AcquiredConns() == p.Config().MaxConns {
+		return nil, fmt.Errorf("%w: all %d connections are busy, and none came free in %s", ErrUnavailable, p.Config().MaxConns, l.options.Wait)
+	}
+	return nil, l.problem(ctx, err)
+}
+
+// problem gives an error of the database its name.
+func (l *Log) problem(ctx context.Context, err error) error {
+	var p *pgconn.PgError
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case l.closed.Load():
+		return datastore.ErrClosed
+	case errors.As(err, &p) && !unreachable(p):
+		return fmt.Errorf("%s: %s (SQLSTATE %s)", l.dialect.Name, p.Message, p.Code)
+	case errors.As(err, &p):
+		return fmt.Errorf("%w: %s: %s (SQLSTATE %s)", ErrUnavailable, l.dialect.Name, p.Message, p.Code)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrUnavailable, l.dialect.Name, withoutConfig(err))
+}
+
+// withoutConfig drops from a connection error what it tells about the
+// connection's settings.
+func withoutConfig(err error) error {
+	var c *pgconn.ConnectError
+	if errors.As(err, &c) && c.Unwrap() != nil {
+		return fmt.Errorf("connect to %s port %d: %w", c.Config.Host, c.Config.Port, c.Unwrap())
+	}
+	return err
+}
+
+// unreachable tells errors of a database that is there no more, or not yet.
+func unreachable(p *pgconn.PgError) bool {
+	if len(p.Code) != 5 {
+		return false
+	}
+	switch p.Code[:2] {
+	case "08", "57", "53", "58":
+		return true
+	}
+	return p.Code == "25006" // a replica, after a failover
+}
+
+// tries bounds how often what may be retried is tried.
+const tries = 8
+
+// again runs f until it succeeds, fails for good, or was tried too often.
+func (l *Log) again(ctx context.Context, f func() error) error {
+	for try := 1; ; try++ {
+		err := f()
+		var p *pgconn.PgError
+		if err == nil || try == tries || !errors.As(err, &p) || !l.dialect.Retry(p) {
+			return err
+		}
+		select {
+		case <-time.After(backoff(try)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// read runs f on a connection that reads, again where that is safe.
+func (l *Log) read(ctx context.Context, f func(*pgxpool.Conn) error) error {
+	c, err := l.acquire(ctx, l.reads)
+	if err != nil {
+		return err
+	}
+	defer c.Release()
+	return l.named(ctx, l.again(ctx, func() error { return f(c) }))
+}
+
+// named gives errors of the database their name, and leaves ours as they are.
+func (l *Log) named(ctx context.Context, err error) error {
+	var p *problemError
+	if err == nil || errors.As(err, &p) {
+		return err
+	}
+	return l.problem(ctx, err)
+}
+
+// problemError marks an error that is about the store, not the database.
+type problemError struct{ error }
+
+func (e *problemError) Unwrap() error { return e.error }
+
+// ours marks an error.
+func ours(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &problemError{err}
+}
+
+// administer runs f in a transaction that writes, again as long as the database
+// asks for it.
+func (l *Log) administer(ctx context.Context, f func(pgx.Tx) error) error {
+	c, err := l.acquire(ctx, l.writes)
+	if err != nil {
+		return err
+	}
+	defer c.Release()
+	return l.named(ctx, l.dialect.Execute(ctx, c.Conn(), f))
+}
+
+// backoff is the wait before another try: doubling from 2 ms, with jitter, so
+// that those who met do not meet again.
+func backoff(try int) time.Duration {
+	longest := 2 * time.Millisecond << min(try, 8)
+	return longest/2 + rand.N(longest/2)
+}

@@ -271,6 +271,15 @@ func (l *Log) SetFloor(ctx context.Context, store datastore.StoreID, floor datas
 	})
 }
 
+// collectRows removes rows that were closed up to a revision. Its last condition
+// lets the database take an index of closed rows only.
+func collectRows(d *Dialect) string {
+	from, store := d.Through(ClosedIndex)
+	return `DELETE FROM pemba_relationship WHERE (store, ` + keyColumns + `, created) IN
+		(SELECT store, ` + keyColumns + `, created FROM ` + from + `
+			WHERE ` + store + ` AND deleted <= $2 AND deleted < 9223372036854775807 ORDER BY deleted LIMIT $3)`
+}
+
 // Collect implements [datastore.Log].
 func (l *Log) Collect(ctx context.Context, store datastore.StoreID, limit int) (removed int, err error) {
 	err = l.administer(ctx, func(tx pgx.Tx) error {
@@ -278,9 +287,7 @@ func (l *Log) Collect(ctx context.Context, store datastore.StoreID, limit int) (
 		if err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, `DELETE FROM pemba_relationship WHERE (store, `+keyColumns+`, created) IN
-			(SELECT store, `+keyColumns+`, created FROM pemba_relationship WHERE store = $1 AND deleted <= $2 ORDER BY deleted LIMIT $3)`,
-			int64(store), int64(h.Floor), limit)
+		tag, err := tx.Exec(ctx, collectRows(l.dialect), int64(store), int64(h.Floor), limit)
 		removed = int(tag.RowsAffected())
 		return err
 	})

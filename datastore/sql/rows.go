@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -34,6 +33,7 @@ const (
 // database prepares it once.
 type shape struct {
 	bySubject bool
+	index     Index
 	exact     [6]bool // by the query's order
 	prefix    [6]bool
 	caveat    bool
@@ -65,6 +65,7 @@ func shaped(store datastore.StoreID, at datastore.Revision, q datastore.RowQuery
 			s.prefix[i], args = true, append(args, prefixes[i], following(prefixes[i]))
 		}
 	}
+	s.index = s.best(q.Filter)
 	if f.Caveat != "" {
 		s.caveat, args = true, append(args, f.Caveat)
 	}
@@ -97,6 +98,27 @@ func shaped(store datastore.StoreID, at datastore.Revision, q datastore.RowQuery
 	return s, args, true
 }
 
+// best chooses the index whose beginning the filter narrows more, and that of
+// the order where both do equally.
+func (s shape) best(f tuple.Filter) Index {
+	narrows := func(typ, id, prefix string) int {
+		switch {
+		case id != "":
+			return 3
+		case prefix != "":
+			return 2
+		case typ != "":
+			return 1
+		}
+		return 0
+	}
+	object, subject := narrows(f.ObjectType, f.ObjectID, f.ObjectIDPrefix), narrows(f.Subject.Type, f.Subject.ID, f.Subject.IDPrefix)
+	if subject > object || subject == object && s.bySubject {
+		return SubjectIndex
+	}
+	return ObjectIndex
+}
+
 // turned changes between the order by object and that by subject.
 func turned(v [6]string) [6]string { return [6]string{v[3], v[4], v[5], v[0], v[1], v[2]} }
 
@@ -127,14 +149,18 @@ func following(prefix string) string {
 	return string(rune(utf8.MaxRune))
 }
 
-var texts sync.Map // shape -> string
-
-// text is the statement of a shape: $1 store, $2 revision, $3 limit, then the
-// values.
-func (s shape) text() string {
-	if t, ok := texts.Load(s); ok {
+// text returns the statement of a shape.
+func (l *Log) text(s shape) string {
+	if t, ok := l.texts.Load(s); ok {
 		return t.(string)
 	}
+	t := s.text(l.dialect)
+	l.texts.Store(s, t)
+	return t
+}
+
+// text makes the statement: $1 store, $2 revision, $3 limit, then the values.
+func (s shape) text(d *Dialect) string {
 	columns := byObject
 	if s.bySubject {
 		columns = bySubject
@@ -165,11 +191,10 @@ func (s shape) text() string {
 		}
 		fmt.Fprintf(&where, " AND (%s) > (%s)", strings.Join(columns[fixed:], ", "), strings.Join(values, ", "))
 	}
-	order := "store, " + strings.Join(columns[:], ", ") + ", created"
-	t := `SELECT ` + keyColumns + `, created, caveat, context, expiration FROM pemba_relationship
-		WHERE store = $1 AND created <= $2 AND deleted > $2` + where.String() + ` ORDER BY ` + order + ` LIMIT $3`
-	texts.Store(s, t)
-	return t
+	from, store := d.Through(s.index)
+	return `SELECT ` + keyColumns + `, created, caveat, context, expiration FROM ` + from + `
+		WHERE ` + store + ` AND created <= $2 AND deleted > $2` + where.String() + `
+		ORDER BY ` + strings.Join(columns[:], ", ") + `, created LIMIT $3`
 }
 
 // page is what is left to read of one query.
@@ -241,7 +266,7 @@ func (l *Log) readPages(ctx context.Context, store datastore.StoreID, at datasto
 				p.found, p.done = nil, true
 				continue
 			}
-			batch.Queue(s.text(), args...)
+			batch.Queue(l.text(s), args...)
 			asked = append(asked, p)
 		}
 		batch.Queue(selectHead, int64(store))

@@ -23,6 +23,15 @@ import (
 // ErrUnavailable says that the database does not answer; test with errors.Is.
 var ErrUnavailable = errors.New("the database does not answer")
 
+// Index names an index of pemba_relationship.
+type Index uint8
+
+const (
+	ObjectIndex  Index = iota // the primary key, in the order of objects
+	SubjectIndex              // in the order of subjects
+	ClosedIndex               // rows that were closed, by the revision that did
+)
+
 // Dialect is what differs between databases.
 type Dialect struct {
 	Name string // as in a URI: "postgres", "cockroachdb"
@@ -33,6 +42,10 @@ type Dialect struct {
 	Settings, Writing map[string]string
 	// Migrations make the tables, in order.
 	Migrations []Migration
+	// Through gives the table, and the condition that its store is $1, in such a
+	// way that a statement can take that index only: which one is right follows
+	// from the question, and must not hang on statistics.
+	Through func(Index) (from, store string)
 	// Execute runs a transaction of more than one round trip, again as long as the
 	// database asks for it.
 	Execute func(ctx context.Context, c *pgx.Conn, f func(pgx.Tx) error) error
@@ -77,6 +90,7 @@ type Log struct {
 	reads   *pgxpool.Pool
 	writes  *pgxpool.Pool
 	closed  atomic.Bool
+	texts   sync.Map // shape -> string
 
 	mu         sync.Mutex
 	unresolved map[datastore.StoreID]bool // their last commit may yet happen

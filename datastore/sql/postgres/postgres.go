@@ -29,6 +29,11 @@ var Dialect = &sql.Dialect{
 		"default_transaction_isolation": "read committed",
 	},
 	Migrations: migrations,
+	Through: func(i sql.Index) (from, store string) {
+		return "pemba_relationship", map[sql.Index]string{
+			sql.ObjectIndex: "store = $1", sql.SubjectIndex: "- store = - $1::bigint", sql.ClosedIndex: "store + 0 = $1",
+		}[i]
+	},
 	Execute: func(ctx context.Context, c *pgx.Conn, f func(pgx.Tx) error) error {
 		return pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, f)
 	},
@@ -42,7 +47,9 @@ func Open(ctx context.Context, uri string, o sql.Options) (*sql.Log, error) {
 	return sql.Open(ctx, Dialect, uri, o)
 }
 
-// Texts are compared by their bytes, as package tuple orders them.
+// Texts are compared by their bytes, as package tuple orders them. Each index of
+// pemba_relationship begins with the store in a form of its own, so that a
+// statement chooses its index by how it names the store.
 var migrations = []sql.Migration{{
 	Name: "stores, history and relationships",
 	Statements: []string{
@@ -85,8 +92,8 @@ var migrations = []sql.Migration{{
 			PRIMARY KEY (store, object_type, object_id, relation, subject_type, subject_id, subject_relation, created)
 		)`,
 		`CREATE INDEX pemba_relationship_subject ON pemba_relationship
-			(store, subject_type, subject_id, subject_relation, object_type, object_id, relation, created)`,
-		`CREATE INDEX pemba_relationship_deleted ON pemba_relationship (store, deleted) WHERE deleted < 9223372036854775807`,
+			((- store), subject_type, subject_id, subject_relation, object_type, object_id, relation, created)`,
+		`CREATE INDEX pemba_relationship_deleted ON pemba_relationship ((store + 0), deleted) WHERE deleted < 9223372036854775807`,
 		`CREATE TABLE pemba_name (
 			store bigint NOT NULL,
 			id bigint NOT NULL,

@@ -1,0 +1,64 @@
+package sql
+
+import (
+	"fmt"
+
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/tuple"
+)
+
+// Statement is a fixed statement with the index that it must take on
+// pemba_relationship or pemba_change.
+type Statement struct {
+	Text       string
+	Parameters int
+	Index      string
+	Sorts      bool // a few rows, by nature
+}
+
+// Statements are those that must never read a whole table.
+func Statements(d *Dialect) map[string]Statement {
+	all := map[string]Statement{
+		"head":     {selectHead, 1, "", false},
+		"lock":     {lockHead, 1, "", false},
+		"after":    {selectAfter, 3, "pemba_change_pkey", true},
+		"change":   {selectChange, 2, "pemba_change_pkey", false},
+		"request":  {selectRequest, 2, "pemba_change_request", false},
+		"close":    {closeRows, 8, "pemba_relationship_", false},
+		"collect":  {collectRows(d), 3, "pemba_relationship_deleted", false},
+		"new head": {updateHead, 4, "", false},
+	}
+	key := tuple.Key{Object: tuple.Object{Type: "t", ID: "i"}, Relation: "r", Subject: tuple.Subject{Object: tuple.Object{Type: "t", ID: "i"}, Relation: "r"}}
+	filters := map[string]tuple.Filter{
+		"all":              {},
+		"type":             {ObjectType: "t"},
+		"object":           {ObjectType: "t", ObjectID: "i"},
+		"prefix":           {ObjectType: "t", ObjectIDPrefix: "p"},
+		"relation":         {ObjectType: "t", ObjectID: "i", Relation: "r"},
+		"membership":       {ObjectType: "t", ObjectID: "i", Relation: "r", Subject: tuple.SubjectFilter{Type: "t", ID: "i", Relation: tuple.Ellipsis}},
+		"type's relation":  {ObjectType: "t", Relation: "r"},
+		"object, subject":  {ObjectType: "t", ObjectID: "i", Subject: tuple.SubjectFilter{Type: "t", ID: "i"}},
+		"subject":          {Subject: tuple.SubjectFilter{Type: "t", ID: "i"}},
+		"userset":          {Subject: tuple.SubjectFilter{Type: "t", ID: "i", Relation: "r"}},
+		"subject's prefix": {Subject: tuple.SubjectFilter{Type: "t", IDPrefix: "p"}},
+		"subject, type":    {ObjectType: "t", Relation: "r", Subject: tuple.SubjectFilter{Type: "t", ID: "i"}},
+		"caveat":           {Caveat: "c"},
+	}
+	for name, f := range filters {
+		for _, bySubject := range []bool{false, true} {
+			for _, after := range []*tuple.Key{nil, &key} {
+				s, args, ok := shaped(1, 1, datastore.RowQuery{Filter: f, BySubject: bySubject}, after, 10)
+				if !ok {
+					continue
+				}
+				index := "pemba_relationship_pkey"
+				if s.index == SubjectIndex {
+					index = "pemba_relationship_subject"
+				}
+				sorts := bySubject != (s.index == SubjectIndex)
+				all[fmt.Sprintf("rows: %s, by subject %v, after %v", name, bySubject, after != nil)] = Statement{s.text(d), len(args), index, sorts}
+			}
+		}
+	}
+	return all
+}

@@ -35,6 +35,7 @@ type part struct {
 	form     form
 	op       operator
 	all      bool // an arrow that asks for all
+	nested   bool // usersets of it are held by others, and only relations lead to it
 	scan     bool // the object has more relations, which may be read with this one
 	typ      *schema.Definition
 	children []*part
@@ -79,7 +80,35 @@ func newBlueprint(s *schema.Schema) *blueprint {
 			p.atom(p.atoms[r])
 		}
 	}
+	p.nest()
 	return p
+}
+
+// nest finds the usersets that relations hold and that are made of nothing but
+// relationships, at any depth.
+func (p *blueprint) nest() {
+	plain := make([]bool, len(p.parts))
+	var work []*part
+	for _, a := range p.parts[1:] {
+		plain[a.id] = a.form == written && !slices.ContainsFunc(a.relation.Allowed, func(s schema.AllowedSubject) bool { return s.Wildcard })
+		if !plain[a.id] {
+			work = append(work, a.users...)
+		}
+	}
+	for len(work) > 0 {
+		a := work[len(work)-1]
+		if work = work[:len(work)-1]; plain[a.id] {
+			plain[a.id] = false
+			work = append(work, a.users...)
+		}
+	}
+	for _, a := range p.parts[1:] {
+		if a.form == written {
+			for _, t := range a.targets {
+				t.part.nested = plain[t.part.id]
+			}
+		}
+	}
 }
 
 func (p *blueprint) add(d *schema.Definition) *part {
@@ -184,7 +213,8 @@ const (
 
 // kind is a blueprint as one kind of subjects needs it.
 type kind struct {
-	wants []want // by id of the part
+	wants   []want // by id of the part
+	origins []originName
 }
 
 // maxKinds bounds the memory of a blueprint's kinds, in wants.
@@ -242,9 +272,18 @@ func (p *blueprint) newKind(s subjectKind) *kind {
 			mark(a)
 		}
 	}
+	mixed := map[schema.Name]bool{}
 	for _, a := range p.parts[1:] {
 		if a.form == written && k.leads(a) {
 			k.wants[a.id] |= usersets
+		}
+		if a.form == written && !a.nested {
+			mixed[a.tuples] = true
+		}
+	}
+	for _, a := range p.parts[1:] {
+		if a.nested && k.wants[a.id]&direct != 0 && !slices.ContainsFunc(k.origins, func(o originName) bool { return o.relation == a.tuples }) {
+			k.origins = append(k.origins, originName{a.tuples, mixed[a.tuples]})
 		}
 	}
 	return k

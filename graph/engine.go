@@ -40,6 +40,7 @@ type engine struct {
 	early   bool    // a node became final before all its links since the last round
 	steps   int
 	reader  reader
+	origins origins
 }
 
 // key is what a node is about: a relation or permission of an object, or a part
@@ -123,6 +124,7 @@ func (e *engine) linksOf(n *node) []link {
 var engines = sync.Pool{New: func() any {
 	e := new(engine)
 	e.newReader()
+	e.newOrigins()
 	return e
 }}
 
@@ -165,6 +167,8 @@ func (e *engine) forget() {
 	e.nodes, e.links, e.waiters = e.nodes[:0], e.links[:0], e.waiters[:0]
 	e.table.reset()
 	e.run, e.steps, e.early = 0, 0, false
+	clear(e.origins.list)
+	e.origins.list, e.origins.state, e.origins.nests = e.origins.list[:0], unasked, nil
 }
 
 // maxPooled is how large an engine's slices may be to be kept for the next
@@ -231,10 +235,13 @@ func (e *engine) nodeOf(object datastore.ID, p *part) (int32, error) {
 		return never, nil
 	}
 	k := key{object, p}
-	slot, ok := e.table.place(k.number())
-	if ok {
+	if slot, ok := e.table.place(k.number()); ok {
 		return slot.at, nil
 	}
+	if p.nested && e.outside(object, p) {
+		return never, nil
+	}
+	slot, _ := e.table.place(k.number())
 	if len(e.nodes) >= e.limits.nodes() {
 		return 0, fmt.Errorf("%w: %d nodes; ask a narrower question", ErrTooManyNodes, e.limits.nodes())
 	}

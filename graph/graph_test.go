@@ -201,13 +201,14 @@ func TestDeepWideAndCircularGroupsEndInAnAnswer(t *testing.T) {
 				t.Errorf("%s: %s, want %s", name, got, c.want)
 			}
 		}
-		_, err := graph.Check(t.Context(), resident, question(t, "group:0#member@user:ada"), time.Now(), graph.Limits{Nodes: 100})
+		// In memory it may be known at once that nobody is in the circle.
+		_, err := graph.Check(t.Context(), direct, question(t, "group:0#member@user:ada"), time.Now(), graph.Limits{Nodes: 100})
 		if !errors.Is(err, graph.ErrTooManyNodes) {
 			t.Errorf("%s: over the limit of nodes: %v", name, err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := graph.Check(ctx, resident, question(t, "group:0#member@user:ada"), time.Now(), graph.Limits{}); !errors.Is(err, context.Canceled) {
+		if _, err := graph.Check(ctx, direct, question(t, "group:0#member@user:ada"), time.Now(), graph.Limits{}); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: cancelled: %v", name, err)
 		}
 	}

@@ -23,6 +23,7 @@ type reader struct {
 	objects table // to scans, by object
 	scans   []scan
 	edges   []datastore.Edge
+	few     [1]datastore.Query
 	from    int // where the scan under way began
 }
 
@@ -87,6 +88,9 @@ func (e *engine) read(ctx context.Context, i int32) error {
 		return nil
 	}
 	e.begin(i)
+	if e.nodes[i].part.nested && e.located() {
+		return e.readNested(ctx, i)
+	}
 	if e.nodes[i].part.scan {
 		edges, whole, err := e.scan(ctx, e.nodes[i].object)
 		if err != nil {
@@ -96,9 +100,14 @@ func (e *engine) read(ctx context.Context, i int32) error {
 			return e.take(ctx, i, edges)
 		}
 	}
+	e.reader.qs = e.reads(&e.nodes[i], e.reader.qs[:0])
+	return e.readEach(ctx, i)
+}
+
+// readEach makes a node's reads one after the other, until one decides.
+func (e *engine) readEach(ctx context.Context, i int32) error {
 	r := &e.reader
 	r.ctx, r.failed, r.owner = ctx, nil, append(r.owner[:0], i)
-	r.qs = e.reads(&e.nodes[i], r.qs[:0])
 	for j := range r.qs {
 		if err := e.view.Read(ctx, r.qs[j:j+1], r.visit); err != nil {
 			return err

@@ -412,6 +412,14 @@ func (c *compiler) finish(src Source) {
 	for _, d := range s.Definitions {
 		s.byName[d.Name] = d
 	}
+	s.usersets = map[Name]bool{}
+	for _, r := range c.order {
+		for i := range r.Allowed {
+			if u := r.Allowed[i].Relation; u != nil {
+				s.usersets[u.Name] = true
+			}
+		}
+	}
 	canonical := formatFile(c.program.file())
 	s.Hash = sha256.Sum256([]byte(canonical))
 	s.Text = src.Text

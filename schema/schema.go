@@ -26,6 +26,8 @@ type Schema struct {
 
 	byType map[string]*Definition
 	byName []*Definition // by Definition.Name
+	// usersets are the names by which relations hold usersets.
+	usersets map[Name]bool
 
 	derived atomic.Pointer[any]
 }
@@ -141,6 +143,10 @@ func (s *Schema) DefinitionByName(n Name) *Definition {
 	}
 	return nil
 }
+
+// IsUserset reports whether some relation may hold usersets of that name:
+// `type#name`.
+func (s *Schema) IsUserset(name Name) bool { return s.usersets[name] }
 
 // Caveat returns the caveat of that name, or nil.
 func (s *Schema) Caveat(name string) *Caveat {

@@ -111,54 +111,64 @@ func calls(b *testing.B, callers, n int, call func(i int) error) time.Duration {
 // memory with the health calls of a bare gRPC server, turn by turn. "×floor" is
 // the throughput of checks in that of health calls.
 func BenchmarkCheckAgainstTheFloor(b *testing.B) {
-	const callers, turn = 64, 2000
 	bare := grpc.NewServer()
 	healthv1.RegisterHealthServer(bare, health.NewServer())
 	floor := healthv1.NewHealthClient(listen(b, bare.Serve, bare.Stop))
-	ctx := b.Context()
-	token := grpc.PerRPCCredentials(bearerToken("secret"))
 	for _, shape := range []loadtest.Shape{loadtest.Flat, loadtest.Deep} {
-		w := loadtest.NewWorld(shape, *size, 1)
-		asks := pembav1.NewPermissionServiceClient(serveWorld(b, w))
-		r := rand.New(rand.NewPCG(1, 2))
-		checks := make([]*pembav1.CheckRequest, 10_000)
-		for i := range checks {
-			o, permission, s := w.Question(r)
-			checks[i] = &pembav1.CheckRequest{Resource: &pembav1.Object{Type: o.Type, Id: o.ID}, Permission: permission, Subject: &pembav1.Subject{Type: s.Type, Id: s.ID}}
-		}
-		b.Run(string(shape)+"/check", func(b *testing.B) {
-			b.ReportAllocs()
-			var asked, beaten time.Duration
-			var turns int
-			for done := 0; done < b.N; done += turn {
-				turns++
-				asked += calls(b, callers, turn, func(i int) error {
-					_, err := asks.Check(ctx, checks[(done+i)%len(checks)], token)
-					return err
-				})
-				beaten += calls(b, callers, turn, func(int) error {
-					_, err := floor.Check(ctx, &healthv1.HealthCheckRequest{})
-					return err
-				})
+		b.Run(string(shape), func(b *testing.B) {
+			w := loadtest.NewWorld(shape, *size, 1)
+			asks := pembav1.NewPermissionServiceClient(serveWorld(b, w))
+			r := rand.New(rand.NewPCG(1, 2))
+			checks := make([]*pembav1.CheckRequest, 10_000)
+			for i := range checks {
+				o, permission, s := w.Question(r)
+				checks[i] = &pembav1.CheckRequest{Resource: &pembav1.Object{Type: o.Type, Id: o.ID}, Permission: permission, Subject: &pembav1.Subject{Type: s.Type, Id: s.ID}}
 			}
-			b.ReportMetric(float64(beaten)/float64(asked), "×floor")
-			b.ReportMetric(float64(turns*turn)/asked.Seconds(), "checks/s")
-			b.ReportMetric(float64(turns*turn)/beaten.Seconds(), "health/s")
-		})
-		b.Run(string(shape)+"/bulk of 100", func(b *testing.B) {
-			b.ReportAllocs()
-			bulks := make([]*pembav1.BulkCheckRequest, len(checks)/100)
-			for i := range bulks {
-				bulks[i] = &pembav1.BulkCheckRequest{}
-				for _, c := range checks[100*i : 100*i+100] {
-					bulks[i].Items = append(bulks[i].Items, &pembav1.BulkCheckItem{Resource: c.Resource, Permission: c.Permission, Subject: c.Subject})
-				}
-			}
-			took := calls(b, callers, b.N, func(i int) error {
-				_, err := asks.BulkCheck(ctx, bulks[i%len(bulks)], token)
-				return err
-			})
-			b.ReportMetric(float64(100*b.N)/took.Seconds(), "answers/s")
+			b.Run("check", func(b *testing.B) { benchCheck(b, asks, floor, checks) })
+			b.Run("bulk of 100", func(b *testing.B) { benchBulk(b, asks, checks) })
 		})
 	}
+}
+
+const (
+	callers = 64
+	turn    = 2000 // calls, before it is the other's
+)
+
+var token = grpc.PerRPCCredentials(bearerToken("secret"))
+
+func benchCheck(b *testing.B, asks pembav1.PermissionServiceClient, floor healthv1.HealthClient, checks []*pembav1.CheckRequest) {
+	b.ReportAllocs()
+	var asked, beaten time.Duration
+	var turns int
+	for done := 0; done < b.N; done += turn {
+		turns++
+		asked += calls(b, callers, turn, func(i int) error {
+			_, err := asks.Check(b.Context(), checks[(done+i)%len(checks)], token)
+			return err
+		})
+		beaten += calls(b, callers, turn, func(int) error {
+			_, err := floor.Check(b.Context(), &healthv1.HealthCheckRequest{})
+			return err
+		})
+	}
+	b.ReportMetric(float64(beaten)/float64(asked), "×floor")
+	b.ReportMetric(float64(turns*turn)/asked.Seconds(), "checks/s")
+	b.ReportMetric(float64(turns*turn)/beaten.Seconds(), "health/s")
+}
+
+func benchBulk(b *testing.B, asks pembav1.PermissionServiceClient, checks []*pembav1.CheckRequest) {
+	b.ReportAllocs()
+	bulks := make([]*pembav1.BulkCheckRequest, len(checks)/100)
+	for i := range bulks {
+		bulks[i] = &pembav1.BulkCheckRequest{}
+		for _, c := range checks[100*i : 100*i+100] {
+			bulks[i].Items = append(bulks[i].Items, &pembav1.BulkCheckItem{Resource: c.Resource, Permission: c.Permission, Subject: c.Subject})
+		}
+	}
+	took := calls(b, callers, b.N, func(i int) error {
+		_, err := asks.BulkCheck(b.Context(), bulks[i%len(bulks)], token)
+		return err
+	})
+	b.ReportMetric(float64(100*b.N)/took.Seconds(), "answers/s")
 }

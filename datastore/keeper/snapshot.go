@@ -16,7 +16,10 @@ type resident struct {
 	log datastore.Log
 }
 
-var _ datastore.Snapshot = (*resident)(nil)
+var (
+	_ datastore.Snapshot      = (*resident)(nil)
+	_ datastore.NestingReader = (*resident)(nil)
+)
 
 func (r *resident) Store() datastore.StoreID               { return r.store }
 func (r *resident) Head() datastore.Head                   { return r.head }
@@ -27,6 +30,9 @@ func (r *resident) Names() *schema.Names                   { return r.names }
 func (r *resident) Width() int                             { return 1 }
 func (r *resident) Close()                                 {}
 func (r *resident) ID(o tuple.Object) (datastore.ID, bool) { return r.dict.id(o) }
+
+// Nesting implements [datastore.NestingReader].
+func (r *resident) Nesting() *datastore.Memo { return r.nesting }
 
 func textHash(t *datastore.SchemaText) (h [32]byte) {
 	if t != nil {

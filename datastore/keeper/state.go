@@ -85,12 +85,15 @@ type state struct {
 	backward *btree.BTreeG[edge]
 	expiring *btree.BTreeG[expiring]
 	registry *registry // of the store system only
+	// nesting belongs to the usersets that lie in usersets; a new one takes its
+	// place when one of them changes.
+	nesting *datastore.Memo
 }
 
 func newState(store datastore.StoreID, head datastore.Head) *state {
 	options := btree.Options{NoLocks: true}
 	s := &state{
-		store: store, head: head, names: schema.NewNames(), dict: newDictionary(),
+		store: store, head: head, names: schema.NewNames(), dict: newDictionary(), nesting: new(datastore.Memo),
 		forward:  btree.NewBTreeGOptions(forwardLess, options),
 		backward: btree.NewBTreeGOptions(backwardLess, options),
 		expiring: btree.NewBTreeGOptions(expiringLess, options),
@@ -192,6 +195,8 @@ func (s *state) put(r *tuple.Relationship) error {
 	}
 	if old, ok := s.forward.Set(e); ok {
 		s.forget(old)
+	} else {
+		s.nest(e)
 	}
 	s.backward.Set(e.reversed())
 	if !r.Expiration.IsZero() {
@@ -208,6 +213,14 @@ func (s *state) remove(k tuple.Key) {
 	if old, ok := s.forward.Delete(e); ok {
 		s.backward.Delete(old.reversed())
 		s.forget(old)
+		s.nest(old)
+	}
+}
+
+// nest notes that an edge came or went.
+func (s *state) nest(e edge) {
+	if e.userset != 0 && (s.schema == nil || s.schema.IsUserset(e.relation)) {
+		s.nesting = new(datastore.Memo)
 	}
 }
 
@@ -257,7 +270,7 @@ func (s *state) applySchema(t *datastore.SchemaText) error {
 	if err != nil {
 		return fmt.Errorf("%w: the stored schema does not compile: %w", datastore.ErrCorrupt, err)
 	}
-	s.schema, s.text, s.names = compiled, t, names
+	s.schema, s.text, s.names, s.nesting = compiled, t, names, new(datastore.Memo)
 	return nil
 }
 

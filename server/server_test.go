@@ -2,9 +2,12 @@ package server_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -16,21 +19,42 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/dynamicpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/keeper"
 	"github.com/pembadb/pemba/datastore/memory"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
 	"github.com/pembadb/pemba/server"
+	"github.com/pembadb/pemba/tuple"
 )
 
-// serve starts a real server and returns a connection to it.
-func serve(t *testing.T, token string) *grpc.ClientConn {
+// node is a real server on loopback, with clients of its services.
+type node struct {
+	conn   *grpc.ClientConn
+	addr   string
+	server *server.Server
+	keeper *keeper.Keeper
+
+	permissions   pembav1.PermissionServiceClient
+	relationships pembav1.RelationshipServiceClient
+	schemas       pembav1.SchemaServiceClient
+	watches       pembav1.WatchServiceClient
+	histories     pembav1.HistoryServiceClient
+	stores        pembav1.StoreServiceClient
+	tokens        pembav1.TokenServiceClient
+}
+
+// launch starts a server over a log, and ends it with the test.
+func launch(t testing.TB, log datastore.Log, opts keeper.Options, config server.Config) *node {
 	t.Helper()
-	k, err := keeper.Open(memory.New(), keeper.Options{})
+	k, err := keeper.Open(log, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := server.New(server.Config{Datastore: k, Token: token})
+	config.Datastore = k
+	s, err := server.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,13 +64,15 @@ func serve(t *testing.T, token string) *grpc.ClientConn {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(lis) }()
-	conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	n := &node{conn: dial(t, lis.Addr().String()), addr: lis.Addr().String(), server: s, keeper: k}
+	n.permissions, n.relationships = pembav1.NewPermissionServiceClient(n.conn), pembav1.NewRelationshipServiceClient(n.conn)
+	n.schemas, n.watches = pembav1.NewSchemaServiceClient(n.conn), pembav1.NewWatchServiceClient(n.conn)
+	n.histories, n.stores, n.tokens = pembav1.NewHistoryServiceClient(n.conn), pembav1.NewStoreServiceClient(n.conn), pembav1.NewTokenServiceClient(n.conn)
 	t.Cleanup(func() {
-		conn.Close()
-		s.GracefulStop(context.Background())
+		n.conn.Close()
+		stop, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		s.GracefulStop(stop)
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
@@ -54,7 +80,119 @@ func serve(t *testing.T, token string) *grpc.ClientConn {
 			t.Error(err)
 		}
 	})
+	return n
+}
+
+func dial(t testing.TB, addr string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
 	return conn
+}
+
+// serve starts a server with default settings and returns a connection to it.
+func serve(t *testing.T, token string) *grpc.ClientConn {
+	return launch(t, memory.New(), keeper.Options{}, server.Config{Token: token}).conn
+}
+
+// documents starts a server whose default store has a schema.
+func documents(t testing.TB, text string) *node {
+	t.Helper()
+	n := launch(t, memory.New(), keeper.Options{}, server.Config{})
+	n.apply(t, text)
+	return n
+}
+
+func (n *node) apply(t testing.TB, text string) *pembav1.ApplySchemaResponse {
+	t.Helper()
+	r, err := n.schemas.ApplySchema(t.Context(), &pembav1.ApplySchemaRequest{Text: text})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// write touches relationships, given as text, in one change.
+func (n *node) write(t testing.TB, texts ...string) *pembav1.WriteRelationshipsResponse {
+	t.Helper()
+	r := &pembav1.WriteRelationshipsRequest{}
+	for _, text := range texts {
+		r.Operations = append(r.Operations, &pembav1.WriteOperation{Operation: &pembav1.WriteOperation_Touch{Touch: rel(t, text)}})
+	}
+	out, err := n.relationships.WriteRelationships(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// rel is a relationship given as text.
+func rel(t testing.TB, text string) *pembav1.Relationship {
+	t.Helper()
+	r, err := tuple.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &pembav1.Relationship{
+		Resource: &pembav1.Object{Type: r.Object.Type, Id: r.Object.ID}, Relation: r.Relation,
+		Subject: &pembav1.Subject{Type: r.Subject.Type, Id: r.Subject.ID, Relation: r.Subject.Relation},
+	}
+	if r.Caveat.Name != "" {
+		out.Caveat = &pembav1.Caveat{Name: r.Caveat.Name}
+		if r.Caveat.Context != "" {
+			out.Caveat.Context = &structpb.Struct{}
+			if err := out.Caveat.Context.UnmarshalJSON([]byte(r.Caveat.Context)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if !r.Expiration.IsZero() {
+		out.Expiration = timestamppb.New(r.Expiration)
+	}
+	return out
+}
+
+// text is the text of a relationship's identity.
+func text(r *pembav1.Relationship) string {
+	s := r.Resource.Type + ":" + r.Resource.Id + "#" + r.Relation + "@" + r.Subject.Type + ":" + r.Subject.Id
+	if r.Subject.Relation != "" {
+		s += "#" + r.Subject.Relation
+	}
+	return s
+}
+
+// all receives a stream to its end.
+func all[T any](stream grpc.ServerStreamingClient[T], err error) ([]*T, error) {
+	if err != nil {
+		return nil, err
+	}
+	var out []*T
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return out, nil
+		}
+		if err != nil {
+			return out, err
+		}
+		out = append(out, m)
+	}
+}
+
+func fully() *pembav1.Consistency {
+	return &pembav1.Consistency{Requirement: &pembav1.Consistency_FullyConsistent{FullyConsistent: true}}
+}
+
+// fact is a value of an error's metadata.
+func fact(err error, key string) string {
+	for _, d := range status.Convert(err).Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			return info.Metadata[key]
+		}
+	}
+	return ""
 }
 
 func bearer(t *testing.T, token string) context.Context {

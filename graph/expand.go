@@ -91,6 +91,9 @@ type expansion struct {
 	nodes     []TreeNode
 	seen      map[atom]uint32
 	todo      []unfilled
+	// subjectCount counts the subjects of all nodes: a limit of nodes is one of
+	// subjects too.
+	subjectCount int
 }
 
 // unfilled is a node that was given its place but not its contents.
@@ -187,13 +190,14 @@ func (x *expansion) subjects(ctx context.Context, u unfilled, r *schema.Relation
 		if e.Expiration == 0 || e.Expiration > x.now {
 			edges = append(edges, e)
 		}
-		return len(edges) <= x.limits.nodes()
+		return x.subjectCount+len(edges) <= x.limits.nodes()
 	})
 	if err != nil {
 		return err
 	}
-	if len(edges) > x.limits.nodes() {
-		return fmt.Errorf("%w: %s#%s alone has more than %d subjects; read its relationships page by page", ErrTooManyNodes, x.view.Object(u.object), r.Text, x.limits.nodes())
+	if x.subjectCount += len(edges); x.subjectCount > x.limits.nodes() {
+		return fmt.Errorf("%w: with %s#%s there are more than %d subjects; expand one level, or read the relationships page by page",
+			ErrTooManyNodes, x.view.Object(u.object), r.Text, x.limits.nodes())
 	}
 	subjects := make([]TreeSubject, len(edges))
 	for i, e := range edges {

@@ -69,6 +69,7 @@ var (
 	ErrInvalid      = errors.New("invalid question")
 	ErrNoSchema     = errors.New("the store has no schema")
 	ErrUnknown      = errors.New("unknown to the schema")
+	ErrUnknownType  = fmt.Errorf("%w", ErrUnknown) // of a type
 	ErrRecursion    = errors.New("the answer depends on itself through an exclusion")
 	ErrTooManyNodes = errors.New("the question visits more of the graph than the limit allows")
 )
@@ -104,7 +105,7 @@ func definition(s *schema.Schema, typ string) (*schema.Definition, error) {
 		for i, d := range s.Definitions {
 			names[i] = d.Type
 		}
-		return nil, fmt.Errorf("type %q is %w%s", typ, ErrUnknown, near(typ, names))
+		return nil, fmt.Errorf("type %q is %w%s", typ, ErrUnknownType, near(typ, names))
 	}
 	return d, nil
 }

@@ -59,6 +59,7 @@ var problems = []struct {
 	{graph.ErrRecursion, codes.FailedPrecondition, pembav1.ErrorReason_ERROR_REASON_CYCLE_THROUGH_EXCLUSION},
 	{graph.ErrNoSchema, codes.FailedPrecondition, pembav1.ErrorReason_ERROR_REASON_UNKNOWN_TYPE},
 	{datastore.ErrNoSchema, codes.FailedPrecondition, pembav1.ErrorReason_ERROR_REASON_UNKNOWN_TYPE},
+	{graph.ErrUnknownType, codes.FailedPrecondition, pembav1.ErrorReason_ERROR_REASON_UNKNOWN_TYPE},
 	{graph.ErrUnknown, codes.FailedPrecondition, pembav1.ErrorReason_ERROR_REASON_UNKNOWN_RELATION},
 	{datastore.ErrForeignZookie, codes.FailedPrecondition, pembav1.ErrorReason_ERROR_REASON_FOREIGN_ZOOKIE},
 	{datastore.ErrZookie, codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_ZOOKIE},

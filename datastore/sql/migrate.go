@@ -62,8 +62,8 @@ type Step struct {
 }
 
 // Plan returns the steps that bring a database to version to (0: the newest).
-func Plan(ctx context.Context, d *Dialect, uri string, to int) (steps []Step, err error) {
-	err = once(ctx, d, uri, func(c *pgx.Conn) error {
+func Plan(ctx context.Context, d *Dialect, uri string, o Options, to int) (steps []Step, err error) {
+	err = once(ctx, d, uri, o, func(c *pgx.Conn) error {
 		from, err := version(ctx, c)
 		if err != nil {
 			return err
@@ -98,8 +98,8 @@ func plan(d *Dialect, from, to int) (steps []Step, err error) {
 // Migrate brings a database to version to (0: the newest), one transaction a
 // step, and tells report of each step done. Two that run at once do no harm: each
 // step is done by one.
-func Migrate(ctx context.Context, d *Dialect, uri string, to int, report func(Step)) error {
-	return once(ctx, d, uri, func(c *pgx.Conn) error {
+func Migrate(ctx context.Context, d *Dialect, uri string, o Options, to int, report func(Step)) error {
+	return once(ctx, d, uri, o, func(c *pgx.Conn) error {
 		if _, err := c.Exec(ctx, `CREATE TABLE IF NOT EXISTS pemba_migration (version bigint PRIMARY KEY, name text NOT NULL, applied timestamptz NOT NULL DEFAULT now())`); err != nil && !made(err) {
 			return err
 		}
@@ -127,7 +127,7 @@ func made(err error) bool {
 }
 
 func migrate(ctx context.Context, d *Dialect, c *pgx.Conn, s Step) error {
-	for _, statement := range append([]string{}, s.Statements...) {
+	for _, statement := range s.Statements {
 		if _, err := c.Exec(ctx, statement); err != nil && !made(err) {
 			return err
 		}
@@ -137,9 +137,9 @@ func migrate(ctx context.Context, d *Dialect, c *pgx.Conn, s Step) error {
 }
 
 // once runs f on a connection of its own.
-func once(ctx context.Context, d *Dialect, uri string, f func(*pgx.Conn) error) error {
+func once(ctx context.Context, d *Dialect, uri string, o Options, f func(*pgx.Conn) error) error {
 	l := &Log{dialect: d}
-	config, err := config(d, uri)
+	config, err := config(d, uri, o.Password)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { sqltest.Main(m) }
 // without statistics and on tables with them.
 func TestEveryStatementTakesItsIndexInPostgres(t *testing.T) {
 	uri := sqltest.Postgres(t)
-	if err := sql.Migrate(bg, postgres.Dialect, uri, 0, func(sql.Step) {}); err != nil {
+	if err := sql.Migrate(bg, postgres.Dialect, uri, sql.Options{}, 0, func(sql.Step) {}); err != nil {
 		t.Fatal(err)
 	}
 	config, err := pgx.ParseConfig(uri)

@@ -58,6 +58,8 @@ type Dialect struct {
 
 // Options are the settings of a Log; zero fields take the defaults.
 type Options struct {
+	// Password, if set, takes the place of that of the URI.
+	Password string
 	// Reads and Writes bound the connections of each kind (16, 8).
 	Reads, Writes int
 	// Wait bounds the wait for a free connection (5 s).
@@ -104,10 +106,10 @@ func Open(ctx context.Context, d *Dialect, uri string, o Options) (*Log, error) 
 	o = o.withDefaults()
 	l := &Log{dialect: d, options: o, unresolved: map[datastore.StoreID]bool{}}
 	var err error
-	if l.reads, err = pool(ctx, d, uri, o.Reads, false); err != nil {
+	if l.reads, err = pool(ctx, d, uri, o, false); err != nil {
 		return nil, err
 	}
-	if l.writes, err = pool(ctx, d, uri, o.Writes, true); err != nil {
+	if l.writes, err = pool(ctx, d, uri, o, true); err != nil {
 		l.reads.Close()
 		return nil, err
 	}
@@ -128,16 +130,17 @@ func (l *Log) Close() error {
 // idleInTransaction bounds how long a node that hangs can hold a store's head.
 const idleInTransaction = "15s"
 
-func pool(ctx context.Context, d *Dialect, uri string, size int, writing bool) (*pgxpool.Pool, error) {
-	c, err := config(d, uri)
+func pool(ctx context.Context, d *Dialect, uri string, o Options, writing bool) (*pgxpool.Pool, error) {
+	c, err := config(d, uri, o.Password)
 	if err != nil {
 		return nil, err
 	}
-	c.MaxConns = int32(size)
+	c.MaxConns = int32(o.Reads)
 	c.MaxConnLifetime, c.MaxConnLifetimeJitter = 30*time.Minute, 5*time.Minute
 	c.MaxConnIdleTime = 10 * time.Minute
 	c.HealthCheckPeriod = 15 * time.Second
 	if writing {
+		c.MaxConns = int32(o.Writes)
 		for k, v := range d.Writing {
 			c.ConnConfig.RuntimeParams[k] = v
 		}
@@ -151,7 +154,7 @@ func pool(ctx context.Context, d *Dialect, uri string, size int, writing bool) (
 }
 
 // config reads a URI; its errors do not repeat it, for the password's sake.
-func config(d *Dialect, uri string) (*pgxpool.Config, error) {
+func config(d *Dialect, uri, password string) (*pgxpool.Config, error) {
 	if _, rest, found := strings.Cut(uri, "://"); found {
 		uri = "postgres://" + rest // the protocol of both
 	}
@@ -164,6 +167,9 @@ func config(d *Dialect, uri string) (*pgxpool.Config, error) {
 			err = errors.New("it cannot be read")
 		}
 		return nil, fmt.Errorf("the URI of the datastore: %w; write %s://USER@HOST:PORT/DATABASE", err, d.Name)
+	}
+	if password != "" {
+		c.ConnConfig.Password = password
 	}
 	if c.ConnConfig.ConnectTimeout == 0 {
 		c.ConnConfig.ConnectTimeout = 5 * time.Second

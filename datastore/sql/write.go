@@ -292,7 +292,7 @@ func (w *writes) change(e datastore.Entry) {
 }
 
 const insertChange = `INSERT INTO pemba_change (store, revision, part, parts, request_id, header, payload, hash)
-	SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[])`
+	SELECT $1::bigint, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[])`
 
 const closeRows = `UPDATE pemba_relationship AS r SET deleted = k.deleted
 	FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])
@@ -302,11 +302,11 @@ const closeRows = `UPDATE pemba_relationship AS r SET deleted = k.deleted
 		AND r.deleted = 9223372036854775807`
 
 const insertRows = `INSERT INTO pemba_relationship (store, ` + keyColumns + `, created, deleted, caveat, context, expiration)
-	SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+	SELECT $1::bigint, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
 		$8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::bigint[])`
 
 const insertNames = `INSERT INTO pemba_name (store, id, name)
-	SELECT $1, (SELECT coalesce(max(id), 0) FROM pemba_name WHERE store = $1) + n.i, n.name FROM unnest($2::bigint[], $3::text[]) AS n (i, name)`
+	SELECT $1::bigint, (SELECT coalesce(max(id), 0) FROM pemba_name WHERE store = $1) + n.i, n.name FROM unnest($2::bigint[], $3::text[]) AS n (i, name)`
 
 const insertSchema = `INSERT INTO pemba_schema (store, revision, text, hash, previous_hash, names) VALUES ($1, $2, $3, $4, $5, $6)`
 

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { sqltest.Main(m) }
 func migrated(t testing.TB) string {
 	t.Helper()
 	uri := sqltest.Postgres(t)
-	if err := sql.Migrate(bg, postgres.Dialect, uri, 0, func(sql.Step) {}); err != nil {
+	if err := sql.Migrate(bg, postgres.Dialect, uri, sql.Options{}, 0, func(sql.Step) {}); err != nil {
 		t.Fatal(err)
 	}
 	return uri

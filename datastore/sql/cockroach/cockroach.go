@@ -1,0 +1,100 @@
+// Package cockroach is the Log in CockroachDB.
+package cockroach
+
+import (
+	"context"
+
+	crdbpgx "github.com/cockroachdb/cockroach-go/v2/crdb/crdbpgxv5"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pembadb/pemba/datastore/sql"
+)
+
+// Dialect is CockroachDB's. Everything is SERIALIZABLE, and anything, reads too,
+// may have to be tried again.
+var Dialect = &sql.Dialect{
+	Name:       "cockroachdb",
+	Begin:      "BEGIN ISOLATION LEVEL SERIALIZABLE",
+	Settings:   map[string]string{"default_transaction_isolation": "serializable"},
+	Migrations: migrations,
+	Through: func(i sql.Index) (from, store string) {
+		return "pemba_relationship@" + map[sql.Index]string{
+			sql.ObjectIndex: "pemba_relationship_pkey", sql.SubjectIndex: "pemba_relationship_subject", sql.ClosedIndex: "pemba_relationship_deleted",
+		}[i], "store = $1"
+	},
+	Execute: func(ctx context.Context, c *pgx.Conn, f func(pgx.Tx) error) error {
+		return crdbpgx.ExecuteTx(ctx, c, pgx.TxOptions{IsoLevel: pgx.Serializable}, f)
+	},
+	Retry:     func(p *pgconn.PgError) bool { return p.Code == "40001" },
+	Ambiguous: func(p *pgconn.PgError) bool { return p.Code == "40003" },
+}
+
+// Open connects to a migrated database at uri, cockroachdb://….
+func Open(ctx context.Context, uri string, o sql.Options) (*sql.Log, error) {
+	return sql.Open(ctx, Dialect, uri, o)
+}
+
+// Texts are compared by their bytes. The index by subject stores what a scan
+// needs, so that it need not look up each row.
+var migrations = []sql.Migration{{
+	Name: "stores, history and relationships",
+	Statements: []string{
+		`CREATE TABLE pemba_head (
+			store INT8 PRIMARY KEY,
+			incarnation BYTES NOT NULL,
+			revision INT8 NOT NULL,
+			floor INT8 NOT NULL,
+			hash BYTES NOT NULL,
+			time INT8 NOT NULL,
+			anchor_revision INT8 NOT NULL,
+			anchor_hash BYTES NOT NULL,
+			dropped BOOL NOT NULL
+		)`,
+		`CREATE TABLE pemba_change (
+			store INT8 NOT NULL,
+			revision INT8 NOT NULL,
+			part INT8 NOT NULL,
+			parts INT8,
+			request_id BYTES,
+			header BYTES,
+			payload BYTES NOT NULL,
+			hash BYTES,
+			PRIMARY KEY (store, revision, part),
+			UNIQUE INDEX pemba_change_request (store, request_id) WHERE request_id IS NOT NULL
+		)`,
+		`CREATE TABLE pemba_relationship (
+			store INT8 NOT NULL,
+			object_type STRING NOT NULL,
+			object_id STRING NOT NULL,
+			relation STRING NOT NULL,
+			subject_type STRING NOT NULL,
+			subject_id STRING NOT NULL,
+			subject_relation STRING NOT NULL,
+			created INT8 NOT NULL,
+			deleted INT8 NOT NULL,
+			caveat STRING NOT NULL,
+			context STRING NOT NULL,
+			expiration INT8,
+			PRIMARY KEY (store, object_type, object_id, relation, subject_type, subject_id, subject_relation, created),
+			INDEX pemba_relationship_subject (store, subject_type, subject_id, subject_relation, object_type, object_id, relation, created)
+				STORING (deleted, caveat, context, expiration),
+			INDEX pemba_relationship_deleted (store, deleted) WHERE deleted < 9223372036854775807
+		)`,
+		`CREATE TABLE pemba_name (
+			store INT8 NOT NULL,
+			id INT8 NOT NULL,
+			name STRING NOT NULL,
+			PRIMARY KEY (store, id)
+		)`,
+		`CREATE TABLE pemba_schema (
+			store INT8 NOT NULL,
+			revision INT8 NOT NULL,
+			text BYTES NOT NULL,
+			hash BYTES NOT NULL,
+			previous_hash BYTES NOT NULL,
+			names STRING[] NOT NULL,
+			PRIMARY KEY (store, revision)
+		)`,
+	},
+}}

@@ -58,7 +58,7 @@ func (a *app) quickstart(ctx context.Context, keep bool) error {
 	if err := os.WriteFile(filepath.Join(dir, "quickstart.zed"), []byte(examples.Quickstart), 0o600); err != nil {
 		return err
 	}
-	n, err := start(serving{datastore: "file:" + filepath.Join(dir, "pemba.db"), addr: "127.0.0.1:0", log: slog.New(slog.DiscardHandler)}, "")
+	n, err := start(ctx, serving{place: place{uri: "file:" + filepath.Join(dir, "pemba.db")}, addr: "127.0.0.1:0", log: slog.New(slog.DiscardHandler)}, "")
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 // startServer serves over real gRPC until the test ends.
 func startServer(t testing.TB, datastore, token string) string {
 	t.Helper()
-	node, err := start(serving{datastore: datastore, addr: "127.0.0.1:0", log: slog.New(slog.DiscardHandler)}, token)
+	node, err := start(context.Background(), serving{place: place{uri: datastore}, addr: "127.0.0.1:0", log: slog.New(slog.DiscardHandler)}, token)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,15 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/pembadb/pemba/datastore"
-	"github.com/pembadb/pemba/datastore/file"
 	"github.com/pembadb/pemba/datastore/keeper"
-	"github.com/pembadb/pemba/datastore/memory"
 	"github.com/pembadb/pemba/server"
 )
 
@@ -25,7 +21,7 @@ const drainTime = 10 * time.Second
 
 // serving is what a server is started with.
 type serving struct {
-	datastore        string // memory: or file:PATH
+	place            place
 	addr             string
 	token, tokenFile string
 	keeper           keeper.Options
@@ -41,8 +37,11 @@ func (a *app) serveCommand() *cobra.Command {
 under way finish.
 
 The datastore memory: is gone with the process; file:PATH is one file, where
-what was acknowledged stays. When the server is ready it prints one line; what it
-has to tell after that goes to standard error.
+what was acknowledged stays; postgres:// and cockroachdb:// name a database that
+many servers share, and that ` + "`pemba migrate`" + ` has prepared.
+
+When the server is ready it prints one line; what it has to tell after that goes
+to standard error.
 
 Traffic is plain text; without a token the server listens on loopback only, and
 whoever reaches it may do everything.`,
@@ -56,8 +55,7 @@ whoever reaches it may do everything.`,
 		}),
 	}
 	f := cmd.Flags()
-	f.StringVar(&s.datastore, "datastore", "memory:", "where the data lives: memory: or file:PATH")
-	withEnv(f, "datastore", "PEMBA_DATASTORE")
+	s.place.add(f)
 	f.StringVar(&s.addr, "grpc-addr", "127.0.0.1:50051", "where gRPC listens")
 	withEnv(f, "grpc-addr", "PEMBA_GRPC_ADDR")
 	f.StringVar(&s.token, "token", "", "an admin token for every store, any text; `pemba token create` makes others")
@@ -74,6 +72,9 @@ whoever reaches it may do everything.`,
 }
 
 func (a *app) serve(ctx context.Context, s serving) error {
+	if err := s.place.readPassword(a.getenv); err != nil {
+		return err
+	}
 	token, err := readToken(s.token, s.tokenFile)
 	if err != nil {
 		return err
@@ -87,11 +88,11 @@ func (a *app) serve(ctx context.Context, s serving) error {
 	if !loopback(s.addr) {
 		s.log.Warn("tokens and answers cross the network in plain text; put a TLS proxy in front, or listen on loopback", "address", s.addr)
 	}
-	node, err := start(s, token)
+	node, err := start(ctx, s, token)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "pemba: serving gRPC on %s, datastore %s\n", node.addr, s.datastore)
+	fmt.Fprintf(a.out, "pemba: serving gRPC on %s, datastore %s\n", node.addr, &s.place)
 	return node.until(ctx)
 }
 
@@ -119,14 +120,14 @@ type node struct {
 	failed chan error // the datastore can no longer be served from
 }
 
-func start(s serving, token string) (*node, error) {
+func start(ctx context.Context, s serving, token string) (*node, error) {
 	n := &node{log: s.log, ended: make(chan error, 1), failed: make(chan error, 1)}
-	log, err := n.openLog(s.datastore)
+	log, err := s.place.open(ctx, func(err error) { n.failed <- err })
 	if err != nil {
 		return nil, err
 	}
 	if n.keeper, err = keeper.Open(log, s.keeper); err != nil {
-		return nil, fmt.Errorf("open datastore %s: %w", s.datastore, errors.Join(err, log.Close()))
+		return nil, fmt.Errorf("open datastore %s: %w", &s.place, errors.Join(err, log.Close()))
 	}
 	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, Logger: s.log}); err != nil {
 		return nil, errors.Join(err, n.keeper.Close())
@@ -142,20 +143,6 @@ func start(s serving, token string) (*node, error) {
 	n.addr = lis.Addr().String()
 	go func() { n.ended <- n.server.Serve(lis) }()
 	return n, nil
-}
-
-// openLog opens what --datastore names.
-func (n *node) openLog(text string) (datastore.Log, error) {
-	scheme, path, _ := strings.Cut(text, ":")
-	switch {
-	case scheme == "memory" && path == "":
-		return memory.New(), nil
-	case scheme == "file" && path != "":
-		return file.Open(path, file.Options{Failed: func(err error) { n.failed <- err }})
-	case scheme == "file":
-		return nil, usagef("datastore %q names no file; write file:PATH, such as file:pemba.db", text)
-	}
-	return nil, usagef("datastore %q is unknown; use memory: or file:PATH", text)
 }
 
 // until serves until ctx ends or the datastore fails, drains, and closes the

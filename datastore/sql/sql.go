@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -222,13 +224,22 @@ func (l *Log) problem(ctx context.Context, err error) error {
 }
 
 // withoutConfig drops from a connection error what it tells about the
-// connection's settings.
+// connection's settings, and what it tells twice.
 func withoutConfig(err error) error {
 	var c *pgconn.ConnectError
-	if errors.As(err, &c) && c.Unwrap() != nil {
-		return fmt.Errorf("connect to %s port %d: %w", c.Config.Host, c.Config.Port, c.Unwrap())
+	if !errors.As(err, &c) || c.Unwrap() == nil {
+		return err
 	}
-	return err
+	err = c.Unwrap()
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	return fmt.Errorf("connect to %s:%d: %w", c.Config.Host, c.Config.Port, err)
 }
 
 // unreachable tells errors of a database that is there no more, or not yet.

@@ -211,6 +211,16 @@ type Log interface {
 	Close() error
 }
 
+// Hinter is a Log that other nodes write to as well, and that tells when they
+// did.
+type Hinter interface {
+	// Hints yields the store that may have a new head, soon after it has one; zero
+	// stands for every store, and comes when hints may have been lost. It goes on
+	// until ctx ends. An error means that there are no hints for a while: it goes
+	// on trying. Hints spare time; correctness never depends on them.
+	Hints(ctx context.Context) iter.Seq2[StoreID, error]
+}
+
 // Level is one of the four consistency levels.
 type Level uint8
 

@@ -92,6 +92,9 @@ func Open(log datastore.Log, opts Options) (*Keeper, error) {
 		return nil, errors.Join(err, k.Close())
 	}
 	k.begin(k.upkeep)
+	if h, ok := log.(datastore.Hinter); ok {
+		k.begin(func() { k.followHints(h) })
+	}
 	return k, nil
 }
 

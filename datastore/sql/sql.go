@@ -48,6 +48,12 @@ type Dialect struct {
 	// way that a statement can take that index only: which one is right follows
 	// from the question, and must not hang on statistics.
 	Through func(Index) (from, store string)
+	// Announce, if set, tells other nodes of new heads, on a connection of its own
+	// and outside of transactions.
+	Announce func(ctx context.Context, c *pgx.Conn, stores []datastore.StoreID) error
+	// Listen calls hint for each store that may have a new head, until ctx ends or
+	// the connection fails; it calls ready once nothing is missed any more.
+	Listen func(ctx context.Context, c *pgx.Conn, ready func(), hint func(datastore.StoreID)) error
 	// Execute runs a transaction of more than one round trip, again as long as the
 	// database asks for it.
 	Execute func(ctx context.Context, c *pgx.Conn, f func(pgx.Tx) error) error
@@ -98,9 +104,14 @@ type Log struct {
 
 	mu         sync.Mutex
 	unresolved map[datastore.StoreID]bool // their last commit may yet happen
+
+	announcements announcements
 }
 
-var _ datastore.Log = (*Log)(nil)
+var (
+	_ datastore.Log    = (*Log)(nil)
+	_ datastore.Hinter = (*Log)(nil)
+)
 
 // Open connects to a database that was migrated. Its errors never hold the
 // password; they wrap [ErrUnavailable] or [ErrNotMigrated].
@@ -115,6 +126,7 @@ func Open(ctx context.Context, d *Dialect, uri string, o Options) (*Log, error) 
 		l.reads.Close()
 		return nil, err
 	}
+	l.announcements.start(l)
 	if err := l.migrated(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -123,7 +135,10 @@ func Open(ctx context.Context, d *Dialect, uri string, o Options) (*Log, error) 
 
 // Close implements [datastore.Log].
 func (l *Log) Close() error {
-	l.closed.Store(true)
+	if l.closed.Swap(true) {
+		return nil
+	}
+	l.announcements.stop()
 	l.reads.Close()
 	l.writes.Close()
 	return nil

@@ -65,6 +65,9 @@ func (u *update) run(ctx context.Context, have datastore.Head, judge func(datast
 		return datastore.Head{}, err
 	}
 	u.log.setUnresolved(u.store, false)
+	if len(entries) > 0 {
+		u.log.announcements.add(u.store)
+	}
 	return w.head, nil
 }
 

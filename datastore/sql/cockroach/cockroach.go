@@ -3,11 +3,14 @@ package cockroach
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 
 	crdbpgx "github.com/cockroachdb/cockroach-go/v2/crdb/crdbpgxv5"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/sql"
 )
 
@@ -23,11 +26,42 @@ var Dialect = &sql.Dialect{
 			sql.ObjectIndex: "pemba_relationship_pkey", sql.SubjectIndex: "pemba_relationship_subject", sql.ClosedIndex: "pemba_relationship_deleted",
 		}[i], "store = $1"
 	},
+	Listen: listen,
 	Execute: func(ctx context.Context, c *pgx.Conn, f func(pgx.Tx) error) error {
 		return crdbpgx.ExecuteTx(ctx, c, pgx.TxOptions{IsoLevel: pgx.Serializable}, f)
 	},
 	Retry:     func(p *pgconn.PgError) bool { return p.Code == "40001" },
 	Ambiguous: func(p *pgconn.PgError) bool { return p.Code == "40003" },
+}
+
+// listen follows the heads by a changefeed, which delivers a new one moments after
+// its commit. Where rangefeeds are off it fails, and polling has to do.
+func listen(ctx context.Context, c *pgx.Conn, ready func(), hint func(datastore.StoreID)) error {
+	// The query returns with its first row only: resolved gives one at once.
+	rows, err := c.Query(ctx, `CREATE CHANGEFEED FOR TABLE pemba_head WITH no_initial_scan, resolved = '1s', envelope = 'key_only'`, pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for first := true; rows.Next(); first = false {
+		if first {
+			ready()
+		}
+		var table *string
+		var key, value []byte
+		if err := rows.Scan(&table, &key, &value); err != nil {
+			return err
+		}
+		if table == nil {
+			continue // resolved
+		}
+		var ids []uint64
+		if err := json.Unmarshal(key, &ids); err != nil || len(ids) != 1 {
+			return fmt.Errorf("the changefeed gives the key %q", key)
+		}
+		hint(datastore.StoreID(ids[0]))
+	}
+	return rows.Err()
 }
 
 // Open connects to a migrated database at uri, cockroachdb://….

@@ -3,10 +3,14 @@ package postgres
 
 import (
 	"context"
+	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/sql"
 )
 
@@ -34,6 +38,8 @@ var Dialect = &sql.Dialect{
 			sql.ObjectIndex: "store = $1", sql.SubjectIndex: "- store = - $1::bigint", sql.ClosedIndex: "store + 0 = $1",
 		}[i]
 	},
+	Announce: announce,
+	Listen:   listen,
 	Execute: func(ctx context.Context, c *pgx.Conn, f func(pgx.Tx) error) error {
 		return pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, f)
 	},
@@ -45,6 +51,49 @@ var Dialect = &sql.Dialect{
 // Open connects to a migrated database at uri, postgres://….
 func Open(ctx context.Context, uri string, o sql.Options) (*sql.Log, error) {
 	return sql.Open(ctx, Dialect, uri, o)
+}
+
+// channel carries the ids of stores that have a new head.
+const channel = "pemba_head"
+
+// announce notifies after the commit, not in it: a notification inside a
+// transaction takes a lock that all stores would share.
+func announce(ctx context.Context, c *pgx.Conn, stores []datastore.StoreID) error {
+	var text strings.Builder
+	for i, s := range stores {
+		if i > 0 {
+			text.WriteByte(' ')
+		}
+		text.WriteString(strconv.FormatUint(uint64(s), 10))
+		if text.Len() > 7000 { // a notification holds 8,000 bytes
+			if _, err := c.Exec(ctx, "SELECT pg_notify($1, $2)", channel, text.String()); err != nil {
+				return err
+			}
+			text.Reset()
+		}
+	}
+	_, err := c.Exec(ctx, "SELECT pg_notify($1, $2)", channel, text.String())
+	return err
+}
+
+func listen(ctx context.Context, c *pgx.Conn, ready func(), hint func(datastore.StoreID)) error {
+	if _, err := c.Exec(ctx, "LISTEN "+channel); err != nil {
+		return err
+	}
+	ready()
+	for {
+		n, err := c.WaitForNotification(ctx)
+		if err != nil {
+			return err
+		}
+		for _, text := range strings.Fields(n.Payload) {
+			id, err := strconv.ParseUint(text, 10, 64)
+			if err != nil {
+				return fmt.Errorf("a notification on %s says %q: %w", channel, n.Payload, err)
+			}
+			hint(datastore.StoreID(id))
+		}
+	}
 }
 
 // Texts are compared by their bytes, as package tuple orders them. Each index of

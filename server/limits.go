@@ -35,7 +35,7 @@ type Limits struct {
 	// bounded by the datastore.
 	SchemaBytes int
 	// GraphNodes bounds the objects' relations and permissions that one question
-	// visits (2,000,000).
+	// visits (500,000).
 	GraphNodes int
 	// CaveatCost bounds the evaluation of one caveat, in units of CEL (100,000).
 	CaveatCost uint64
@@ -66,7 +66,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.ContextBytes, schema.DefaultContextLimits.Bytes)
 	set(&l.ContextDepth, schema.DefaultContextLimits.Depth)
 	set(&l.SchemaBytes, schema.DefaultMaxBytes)
-	set(&l.GraphNodes, 2_000_000)
+	set(&l.GraphNodes, 500_000)
 	set(&l.ExpandResults, 10_000)
 	set(&l.LookupPage, 100_000)
 	set(&l.ListResults, 1000)

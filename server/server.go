@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -60,6 +61,7 @@ func New(c Config) (*Server, error) {
 		grpc.MaxRecvMsgSize(s.limits.RequestBytes),
 		grpc.MaxConcurrentStreams(uint32(s.limits.Streams)),
 		grpc.WaitForHandlers(true),
+		grpc.ForceServerCodecV2(exactCodec{encoding.GetCodecV2("proto")}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),

@@ -183,7 +183,7 @@ func (s *Server) list(ctx context.Context, l listing, send send) error {
 
 // pageBytes bounds a message of a list: it ends with the relationship that takes
 // it over.
-const pageBytes = 256 << 10
+const pageBytes = 64 << 10
 
 // readPage reads up to q.Limit rows that are alive, the key of the last, and
 // whether there are more.

@@ -94,7 +94,7 @@ func TestAClientThatNeverReadsHarmsNobody(t *testing.T) {
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("another client waited %v for 50 answers", took)
 	}
-	const perStream = 700 << 10
+	const perStream = 1200 << 10
 	most, grown := int64((len(requests)+1)*each*perStream), int64(0)
 	for began := time.Now(); time.Since(began) < patience; time.Sleep(patience / 10) { // questions are still being answered
 		if grown = int64(living() - before); grown <= most {

@@ -405,6 +405,8 @@ type Datastore interface {
 	// Tokens reads the tokens in force; TokenByHash finds one.
 	Tokens(ctx context.Context) ([]Token, error)
 	TokenByHash(ctx context.Context, hash [32]byte) (Token, bool, error)
+	// HasTokens reports whether any token is in force.
+	HasTokens(ctx context.Context) (bool, error)
 	// Head returns a store's head, without making it resident.
 	Head(ctx context.Context, store StoreID) (Head, error)
 	// Oldest returns the oldest revision whose change is kept: 1 unless the history

@@ -4,6 +4,7 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,7 +45,12 @@ type Server struct {
 	health *health.Server
 	ctx    context.Context // ends when the server stops, and with it streams that never end
 	stop   context.CancelFunc
+	token  [32]byte // hash of the static token
 }
+
+// workers are goroutines that stay for the next call, with the stack that calls
+// need. More calls than that at a time get goroutines of their own.
+const workers = 64
 
 // New makes a Server that does not listen yet.
 func New(c Config) (*Server, error) {
@@ -55,6 +61,9 @@ func New(c Config) (*Server, error) {
 		c.Logger = slog.Default()
 	}
 	s := &Server{config: c, limits: c.Limits.withDefaults(), ds: c.Datastore, log: c.Logger, health: health.NewServer()}
+	if c.Token != "" {
+		s.token = sha256.Sum256([]byte(c.Token))
+	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	// Handlers end before Stop returns, so that nobody uses a closed datastore.
 	s.grpc = grpc.NewServer(
@@ -62,6 +71,7 @@ func New(c Config) (*Server, error) {
 		grpc.MaxConcurrentStreams(uint32(s.limits.Streams)),
 		grpc.WaitForHandlers(true),
 		grpc.ForceServerCodecV2(exactCodec{encoding.GetCodecV2("proto")}),
+		grpc.NumStreamWorkers(workers),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
@@ -101,11 +111,13 @@ func (s *Server) GracefulStop(ctx context.Context) {
 
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	defer s.recovered(ctx, info.FullMethod, &err)
-	if ctx, err = s.authenticate(ctx, info.FullMethod); err != nil {
+	c, err := s.authenticate(ctx, info.FullMethod)
+	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.limits.CallTime)
-	defer cancel()
+	call := newCall(ctx, c, s.limits.CallTime)
+	defer call.end()
+	ctx = call
 	resp, err = handler(ctx, req)
 	return resp, s.status(ctx, info.FullMethod, err)
 }
@@ -113,10 +125,11 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	ctx := ss.Context()
 	defer s.recovered(ctx, info.FullMethod, &err)
-	if ctx, err = s.authenticate(ctx, info.FullMethod); err != nil {
+	c, err := s.authenticate(ctx, info.FullMethod)
+	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, callerKey{}, c))
 	defer cancel(nil)
 	err = handler(srv, &callerStream{ServerStream: ss, server: s, ctx: ctx, cancel: cancel})
 	if cause := context.Cause(ctx); cause != nil && err != nil {

@@ -62,7 +62,7 @@ func (s *store) snapshot(ctx context.Context, st *state, err error) (datastore.S
 	if s.keeper.opts.Direct {
 		return s.direct(ctx, st.head)
 	}
-	return &resident{state: st, log: s.log}, nil
+	return st.resident, nil
 }
 
 // reach checks a zookie and returns its head, with a state at least as new: st,

@@ -18,12 +18,11 @@ func (k *Keeper) followHints(h datastore.Hinter) {
 
 // hinted returns the resident stores that a hint means; zero means all.
 func (k *Keeper) hinted(id datastore.StoreID) (stores []*store) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, s := range k.stores {
-		if (id == 0 || s.id == id) && s.current.Load() != nil {
+	k.stores.Range(func(_, v any) bool {
+		if s := v.(*store); (id == 0 || s.id == id) && s.current.Load() != nil {
 			stores = append(stores, s)
 		}
-	}
+		return true
+	})
 	return stores
 }

@@ -75,9 +75,9 @@ type Keeper struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
+	stores sync.Map // by datastore.StoreID: *store
 	mu     sync.Mutex
-	stores map[datastore.StoreID]*store
-	closed bool
+	closed bool // changed with mu held; k.ctx ends with it
 }
 
 var _ datastore.Datastore = (*Keeper)(nil)
@@ -87,7 +87,7 @@ var _ datastore.Datastore = (*Keeper)(nil)
 // half deleted is put right.
 func Open(log datastore.Log, opts Options) (*Keeper, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &Keeper{log: log, opts: opts.withDefaults(), ctx: ctx, cancel: cancel, stores: map[datastore.StoreID]*store{}}
+	k := &Keeper{log: log, opts: opts.withDefaults(), ctx: ctx, cancel: cancel}
 	if err := k.bootstrap(ctx); err != nil {
 		return nil, errors.Join(err, k.Close())
 	}
@@ -154,8 +154,8 @@ func (k *Keeper) Close() error {
 		return nil
 	}
 	k.closed = true
-	k.mu.Unlock()
 	k.cancel()
+	k.mu.Unlock()
 	k.work.Wait()
 	return k.log.Close()
 }
@@ -176,24 +176,17 @@ func (k *Keeper) begin(f func()) bool {
 }
 
 func (k *Keeper) open(id datastore.StoreID) (*store, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.closed {
+	if k.ctx.Err() != nil {
 		return nil, datastore.ErrClosed
 	}
-	s := k.stores[id]
-	if s == nil {
-		s = newStore(k, id)
-		k.stores[id] = s
+	s, ok := k.stores.Load(id)
+	if !ok {
+		s, _ = k.stores.LoadOrStore(id, newStore(k, id))
 	}
-	return s, nil
+	return s.(*store), nil
 }
 
-func (k *Keeper) forget(id datastore.StoreID) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	delete(k.stores, id)
-}
+func (k *Keeper) forget(id datastore.StoreID) { k.stores.Delete(id) }
 
 // state returns a store's state at the head.
 func (k *Keeper) state(ctx context.Context, id datastore.StoreID) (*state, error) {
@@ -266,4 +259,18 @@ func (k *Keeper) TokenByHash(ctx context.Context, hash [32]byte) (datastore.Toke
 	}
 	name, ok := system.registry.byHash[hash]
 	return system.registry.tokens[name], ok, nil
+}
+
+// HasTokens implements [datastore.Datastore]. A token made on another node counts
+// within MaxStaleness.
+func (k *Keeper) HasTokens(ctx context.Context) (bool, error) {
+	s, err := k.open(datastore.System)
+	if err != nil {
+		return false, err
+	}
+	system, err := s.recent(ctx)
+	if err != nil {
+		return false, err
+	}
+	return len(system.registry.tokens) > 0, nil
 }

@@ -13,7 +13,13 @@ import (
 // resident is a snapshot in memory.
 type resident struct {
 	*state
-	log datastore.Log
+	log    datastore.Log
+	zookie string
+}
+
+// newResident returns the snapshot of a state.
+func newResident(s *state, log datastore.Log) *resident {
+	return &resident{state: s, log: log, zookie: s.head.Zookie(s.store).String()}
 }
 
 var (
@@ -23,7 +29,7 @@ var (
 
 func (r *resident) Store() datastore.StoreID               { return r.store }
 func (r *resident) Head() datastore.Head                   { return r.head }
-func (r *resident) Zookie() string                         { return r.head.Zookie(r.store).String() }
+func (r *resident) Zookie() string                         { return r.zookie }
 func (r *resident) Schema() *schema.Schema                 { return r.schema }
 func (r *resident) SchemaHash() (h [32]byte)               { return textHash(r.text) }
 func (r *resident) Names() *schema.Names                   { return r.names }

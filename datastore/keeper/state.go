@@ -87,7 +87,8 @@ type state struct {
 	registry *registry // of the store system only
 	// nesting belongs to the usersets that lie in usersets; a new one takes its
 	// place when one of them changes.
-	nesting *datastore.Memo
+	nesting  *datastore.Memo
+	resident *resident // the snapshot of a published state
 }
 
 func newState(store datastore.StoreID, head datastore.Head) *state {
@@ -109,7 +110,7 @@ func newState(store datastore.StoreID, head datastore.Head) *state {
 func (s *state) copy() *state {
 	c := *s
 	c.forward, c.backward, c.expiring = s.forward.Copy(), s.backward.Copy(), s.expiring.Copy()
-	c.names = s.names
+	c.names, c.resident = s.names, nil
 	if s.registry != nil {
 		c.registry = s.registry.copy()
 	}

@@ -231,6 +231,7 @@ func (s *store) publish(st *state) *published {
 }
 
 func (s *store) replace(old *published, st *state) *published {
+	st.resident = newResident(st, s.log)
 	p := &published{state: st, replaced: make(chan struct{})}
 	s.hashes.Add(st.head.Revision, st.head.Hash)
 	if old != nil {

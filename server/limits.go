@@ -53,6 +53,9 @@ type Limits struct {
 	SlowConsumer time.Duration
 }
 
+// DefaultLimits are the limits where nothing is configured.
+func DefaultLimits() Limits { return Limits{}.withDefaults() }
+
 func (l Limits) withDefaults() Limits {
 	set := func(v *int, d int) {
 		if *v == 0 {

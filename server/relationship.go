@@ -19,7 +19,8 @@ type relationships struct {
 	*Server
 }
 
-// page is how many relationships go into one message or one change.
+// page is how many relationships go into one message, and at most into one
+// change of a deletion.
 const page = 1000
 
 func (s *relationships) WriteRelationships(ctx context.Context, r *pembav1.WriteRelationshipsRequest) (*pembav1.WriteRelationshipsResponse, error) {

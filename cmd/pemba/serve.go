@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/pembadb/pemba/datastore/keeper"
 	"github.com/pembadb/pemba/server"
@@ -25,11 +26,13 @@ type serving struct {
 	addr             string
 	token, tokenFile string
 	keeper           keeper.Options
+	limits           server.Limits
 	log              *slog.Logger
 }
 
 func (a *app) serveCommand() *cobra.Command {
 	var s serving
+	var f *pflag.FlagSet
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Start a server",
@@ -50,11 +53,15 @@ whoever reaches it may do everything.`,
   PEMBA_TOKEN=secret pemba serve --datastore file:/var/lib/pemba/pemba.db --grpc-addr 127.0.0.1:50051`,
 		Args: takes(),
 		RunE: a.do(func(ctx context.Context, _ []string) error {
+			if err := checkLimits(f, &s.limits, &s.keeper); err != nil {
+				return err
+			}
 			s.log = slog.New(slog.NewTextHandler(a.err, nil))
 			return a.serve(ctx, s)
 		}),
 	}
-	f := cmd.Flags()
+	f = cmd.Flags()
+	addLimits(f, &s.limits, &s.keeper)
 	s.place.add(f)
 	f.StringVar(&s.addr, "grpc-addr", "127.0.0.1:50051", "where gRPC listens")
 	withEnv(f, "grpc-addr", "PEMBA_GRPC_ADDR")
@@ -129,7 +136,7 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 	if n.keeper, err = keeper.Open(log, s.keeper); err != nil {
 		return nil, fmt.Errorf("open datastore %s: %w", &s.place, errors.Join(err, log.Close()))
 	}
-	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, Logger: s.log}); err != nil {
+	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, Limits: s.limits, Logger: s.log}); err != nil {
 		return nil, errors.Join(err, n.keeper.Close())
 	}
 	lis, err := net.Listen("tcp", s.addr)

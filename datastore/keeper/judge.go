@@ -341,7 +341,7 @@ func (j *judgement) deleteWhere(filter tuple.Filter, limit int) {
 // ended before it had looked for all. It depends on the operations alone, so that
 // a repeated request is told the same.
 func (j *judgement) filled(limit int) bool {
-	return limit > 0 && (len(j.operations) == limit || j.full())
+	return limit > 0 && (len(j.operations) >= min(limit, j.keeper.opts.MaxOperations) || j.full())
 }
 
 // full reports whether a change that may end anywhere has enough of bytes.

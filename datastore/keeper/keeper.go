@@ -42,6 +42,12 @@ type Options struct {
 	Now func() time.Time
 }
 
+// Defaults of limits that are set by other means too.
+const (
+	DefaultMaxOperations  = 1000
+	DefaultMaxChangeBytes = 3 << 20
+)
+
 func (o Options) withDefaults() Options {
 	set := func(d *time.Duration, v time.Duration) {
 		if *d == 0 {
@@ -56,8 +62,8 @@ func (o Options) withDefaults() Options {
 			*n = v
 		}
 	}
-	count(&o.MaxOperations, 1000)
-	count(&o.MaxChangeBytes, 3<<20)
+	count(&o.MaxOperations, DefaultMaxOperations)
+	count(&o.MaxChangeBytes, DefaultMaxChangeBytes)
 	count(&o.MaxSchemaBytes, schema.DefaultMaxBytes)
 	count(&o.DirectWidth, 64)
 	if o.Now == nil {

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/pembadb/pemba/datastore/keeper"
+	"github.com/pembadb/pemba/schema"
+	"github.com/pembadb/pemba/server"
+)
+
+// addLimits registers a flag for every limit, each with its environment
+// variable: --max-bulk-items and PEMBA_MAX_BULK_ITEMS. Errors name limits by
+// these flags.
+func addLimits(f *pflag.FlagSet, l *server.Limits, k *keeper.Options) {
+	*l = server.DefaultLimits()
+	count := func(v *int, name string, standard int, usage string) {
+		f.IntVar(v, name, standard, usage)
+		withEnv(f, name, limitVariable(name))
+	}
+	count(&l.RequestBytes, "max-request-bytes", l.RequestBytes, "bytes of a message from a client")
+	count(&l.BulkItems, "max-bulk-items", l.BulkItems, "questions of a bulk check")
+	count(&l.Contextual, "max-contextual", l.Contextual, "contextual relationships of a request")
+	count(&l.Preconditions, "max-preconditions", l.Preconditions, "preconditions of a write")
+	count(&l.ContextBytes, "max-context-bytes", l.ContextBytes, "bytes of a caveat context, given or written")
+	count(&l.ContextDepth, "max-context-depth", l.ContextDepth, "how deep a caveat context nests")
+	count(&l.GraphNodes, "max-graph-nodes", l.GraphNodes, "objects' relations and permissions that one question visits")
+	count(&l.ExpandResults, "max-expand-results", l.ExpandResults, "nodes, and subjects, of an expansion")
+	count(&l.LookupPage, "max-lookup-page", l.LookupPage, "results in a page of a lookup")
+	count(&l.ListResults, "max-list-results", l.ListResults, "stores or tokens in one answer")
+	count(&l.Streams, "max-streams", l.Streams, "calls under way on one connection")
+	f.Uint64Var(&l.CaveatCost, "max-caveat-cost", l.CaveatCost, "cost of one caveat's evaluation, in units of CEL")
+	withEnv(f, "max-caveat-cost", limitVariable("max-caveat-cost"))
+	f.DurationVar(&l.CallTime, "max-call-time", l.CallTime, "how long a call that is not a stream may take")
+	withEnv(f, "max-call-time", limitVariable("max-call-time"))
+	f.DurationVar(&l.SlowConsumer, "max-slow-consumer", l.SlowConsumer, "how long a stream waits for its client to read")
+	withEnv(f, "max-slow-consumer", limitVariable("max-slow-consumer"))
+	count(&k.MaxOperations, "max-operations", keeper.DefaultMaxOperations, "operations of one change")
+	count(&k.MaxChangeBytes, "max-change-bytes", keeper.DefaultMaxChangeBytes, "bytes of one change, with what it replaces")
+	count(&k.MaxSchemaBytes, "max-schema-bytes", schema.DefaultMaxBytes, "bytes of a schema")
+}
+
+func limitVariable(flag string) string {
+	return "PEMBA_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// checkLimits refuses limits under which nothing could be asked. What may be
+// compared is what may be applied.
+func checkLimits(f *pflag.FlagSet, l *server.Limits, k *keeper.Options) error {
+	l.SchemaBytes = k.MaxSchemaBytes
+	var failed error
+	f.VisitAll(func(flag *pflag.Flag) {
+		value := flag.Value.String()
+		if strings.HasPrefix(flag.Name, "max-") && (strings.HasPrefix(value, "-") || value == "0" || value == "0s") && failed == nil {
+			failed = usagef("--%s %s is below 1; leave it out for its default", flag.Name, value)
+		}
+	})
+	return failed
+}

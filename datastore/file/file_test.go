@@ -23,8 +23,10 @@ func open(t *testing.T, path string, o file.Options) *file.Log {
 	return log
 }
 
-func TestAFileIsALog(t *testing.T) {
-	datastoretest.Run(t, func(t *testing.T) datastore.Log {
-		return open(t, filepath.Join(t.TempDir(), "pemba.db"), file.Options{})
-	})
+func empty(t *testing.T) datastore.Log {
+	return open(t, filepath.Join(t.TempDir(), "pemba.db"), file.Options{})
 }
+
+func TestAFileIsALog(t *testing.T) { datastoretest.Run(t, empty) }
+
+func TestTheKeeperOverFile(t *testing.T) { datastoretest.RunKeeper(t, empty) }

@@ -8,10 +8,12 @@ import (
 	"github.com/pembadb/pemba/datastore/memory"
 )
 
-func TestMemoryIsALog(t *testing.T) {
-	datastoretest.Run(t, func(t *testing.T) datastore.Log {
-		log := memory.New()
-		t.Cleanup(func() { log.Close() })
-		return log
-	})
+func empty(t *testing.T) datastore.Log {
+	log := memory.New()
+	t.Cleanup(func() { log.Close() })
+	return log
 }
+
+func TestMemoryIsALog(t *testing.T) { datastoretest.Run(t, empty) }
+
+func TestTheKeeperOverMemory(t *testing.T) { datastoretest.RunKeeper(t, empty) }

@@ -35,6 +35,8 @@ func open(t testing.TB, uri string) *sql.Log {
 	return log
 }
 
-func TestPostgresIsALog(t *testing.T) {
-	datastoretest.Run(t, func(t *testing.T) datastore.Log { return open(t, migrated(t)) })
-}
+func empty(t *testing.T) datastore.Log { return open(t, migrated(t)) }
+
+func TestPostgresIsALog(t *testing.T) { datastoretest.Run(t, empty) }
+
+func TestTheKeeperOverPostgres(t *testing.T) { datastoretest.RunKeeper(t, empty) }

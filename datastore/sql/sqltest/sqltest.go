@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -24,11 +25,17 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+var soak = flag.Bool("soak", false, "raise the counts of random tests")
+
 var bg = context.Background()
 
 // Main runs the tests of a package and stops the servers they started; call it
 // from TestMain.
 func Main(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("rapid.checks"); !*soak && f != nil && f.Value.String() == f.DefValue {
+		f.Value.Set("30") // each is a hundred statements
+	}
 	code := m.Run()
 	postgres.stop()
 	os.Exit(code)

@@ -1,8 +1,7 @@
-package keeper_test
+package datastoretest
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -12,30 +11,28 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pembadb/pemba/datastore"
-	"github.com/pembadb/pemba/datastore/file"
 	"github.com/pembadb/pemba/datastore/keeper"
-	"github.com/pembadb/pemba/datastore/memory"
 	"github.com/pembadb/pemba/schema"
 	"github.com/pembadb/pemba/tuple"
 )
 
-// model is a store in the most naive form: what lived at each revision.
-type model struct {
+// timeline is a store of a Datastore in the most naive form: what lived at each revision.
+type timeline struct {
 	states  []map[tuple.Key]tuple.Relationship // by revision
 	zookies []string
 	times   []time.Time
 }
 
-func (m *model) last() map[tuple.Key]tuple.Relationship { return m.states[len(m.states)-1] }
+func (m *timeline) last() map[tuple.Key]tuple.Relationship { return m.states[len(m.states)-1] }
 
 // follow notes an outcome and the state it led to.
-func (m *model) follow(o datastore.Outcome, state map[tuple.Key]tuple.Relationship) {
+func (m *timeline) follow(o datastore.Outcome, state map[tuple.Key]tuple.Relationship) {
 	m.states = append(m.states, state)
 	m.zookies = append(m.zookies, o.Zookie)
 	m.times = append(m.times, o.Time)
 }
 
-func (m *model) list(revision int, now time.Time) string {
+func (m *timeline) list(revision int, now time.Time) string {
 	var texts []tuple.Relationship
 	for _, r := range m.states[revision] {
 		if !r.Expired(now) {
@@ -50,7 +47,7 @@ func (m *model) list(revision int, now time.Time) string {
 	return b.String()
 }
 
-var genRelationship = rapid.Custom(func(t *rapid.T) tuple.Relationship {
+var genFact = rapid.Custom(func(t *rapid.T) tuple.Relationship {
 	document := "document:" + rapid.SampledFrom([]string{"1", "2", "3"}).Draw(t, "document")
 	user := "user:" + rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "user")
 	group := "group:" + rapid.SampledFrom([]string{"a", "g"}).Draw(t, "group")
@@ -75,7 +72,7 @@ var genRelationship = rapid.Custom(func(t *rapid.T) tuple.Relationship {
 
 // distinct draws relationships of which no two have one key.
 func distinct(t *rapid.T) []tuple.Relationship {
-	return rapid.SliceOfNDistinct(genRelationship, 1, 4, func(r tuple.Relationship) tuple.Key { return r.Key }).Draw(t, "relationships")
+	return rapid.SliceOfNDistinct(genFact, 1, 4, func(r tuple.Relationship) tuple.Key { return r.Key }).Draw(t, "relationships")
 }
 
 // step draws a request, and gives what it makes of a state; nil if it is to be
@@ -132,7 +129,7 @@ func step(t *rapid.T, state map[tuple.Key]tuple.Relationship, now time.Time) (da
 	return r, next
 }
 
-// lists gives the rows of a snapshot in both orders, in the form of model.list,
+// lists gives the rows of a snapshot in both orders, in the form of timeline.list,
 // and checks that they have the same content.
 func lists(t *rapid.T, s datastore.Snapshot, now time.Time) string {
 	var both [2][]tuple.Relationship
@@ -171,7 +168,7 @@ func word(s datastore.Snapshot, e datastore.Edge) string {
 }
 
 // checkReads asks a snapshot every kind of query about every object, and compares
-// with the model.
+// with the timeline.
 func checkReads(t *rapid.T, s datastore.Snapshot, state map[tuple.Key]tuple.Relationship) {
 	ids := map[tuple.Object]datastore.ID{}
 	for k := range state {
@@ -234,40 +231,81 @@ func checkReads(t *rapid.T, s datastore.Snapshot, state map[tuple.Key]tuple.Rela
 	}
 }
 
-// eachLog runs a test over every log that is at hand; new gives an empty one.
-func eachLog(t *testing.T, test func(t *testing.T, new func() datastore.Log)) {
-	t.Run("memory", func(t *testing.T) { test(t, func() datastore.Log { return memory.New() }) })
-	t.Run("file", func(t *testing.T) {
-		folder, n := t.TempDir(), 0
-		test(t, func() datastore.Log {
-			n++
-			log, err := file.Open(filepath.Join(folder, fmt.Sprintf("%d.db", n)), file.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { log.Close() })
-			return log
-		})
-	})
+// RunKeeper tests the keeper over a Log; open is as for [Run].
+func RunKeeper(t *testing.T, open func(t *testing.T) datastore.Log) {
+	t.Run("ARandomHistoryReadsTheSameInEveryWay", func(t *testing.T) { readsTheSameInEveryWay(t, open(t)) })
+	t.Run("ReadersSeeNoGapAndNothingOlderThanTheirZookie", func(t *testing.T) { seesNoGap(t, open(t)) })
 }
 
-func TestARandomHistoryReadsTheSameInEveryWay(t *testing.T) { eachLog(t, readsTheSameInEveryWay) }
+const testSchema = `use expiration
 
-func readsTheSameInEveryWay(t *testing.T, newLog func() datastore.Log) {
+caveat on_day(day string) { day == "monday" }
+
+definition user {}
+
+definition group {
+	relation member: user | group#member
+}
+
+definition document {
+	relation parent: document
+	relation viewer: user | user:* | group#member | user with on_day | user with expiration
+	permission view = viewer + parent->view
+}
+`
+
+// keptOpen shares a Log among Keepers, none of which closes it.
+type keptOpen struct{ datastore.Log }
+
+func (keptOpen) Close() error { return nil }
+
+// hinting is a Log that tells of other nodes' writes and is kept open.
+type hinting struct {
+	keptOpen
+	datastore.Hinter
+}
+
+func shared(log datastore.Log) datastore.Log {
+	if h, ok := log.(datastore.Hinter); ok {
+		return hinting{keptOpen{log}, h}
+	}
+	return keptOpen{log}
+}
+
+// clock is a test's own time.
+type clock struct{ now time.Time }
+
+func (c *clock) add(d time.Duration) { c.now = c.now.Add(d) }
+func (c *clock) Now() time.Time      { return c.now }
+
+func apply(t rapid.TB, k *keeper.Keeper, store datastore.StoreID) datastore.Outcome {
+	t.Helper()
+	o, err := k.Write(bg, store, datastore.Request{Actor: "ada", Schema: &datastore.SchemaUpdate{Text: testSchema}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func readsTheSameInEveryWay(t *testing.T, log datastore.Log) {
+	log = shared(log)
+	made := 0
 	rapid.Check(t, func(t *rapid.T) {
-		c := newClock()
-		log := keptOpen{newLog()}
+		c := &clock{now: start}
 		options := keeper.Options{Now: c.Now, SweepEvery: time.Hour}
 		k, err := keeper.Open(log, options)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer k.Close()
-		m := &model{}
-		o, err := k.Write(bg, datastore.Default, applying(testSchema))
+		m := &timeline{}
+		made++
+		made, err := k.Write(bg, datastore.System, datastore.Request{Actor: "ada", CreateStore: &datastore.Store{Name: fmt.Sprintf("s-%d", made)}})
 		if err != nil {
 			t.Fatal(err)
 		}
+		store := made.Store.ID
+		o := apply(t, k, store)
 		m.follow(datastore.Outcome{}, nil) // revision 0
 		m.follow(o, map[tuple.Key]tuple.Relationship{})
 		// Snapshots held while the store goes on must not change.
@@ -277,7 +315,7 @@ func readsTheSameInEveryWay(t *testing.T, newLog func() datastore.Log) {
 			// The time of a change never decreases.
 			now := slices.MaxFunc([]time.Time{c.Now(), o.Time}, time.Time.Compare)
 			r, next := step(t, m.last(), now)
-			got, err := k.Write(bg, datastore.Default, r)
+			got, err := k.Write(bg, store, r)
 			if (err != nil) != (next == nil) {
 				t.Fatalf("the request %+v gives %v", r, err)
 			}
@@ -288,7 +326,7 @@ func readsTheSameInEveryWay(t *testing.T, newLog func() datastore.Log) {
 				t.Fatalf("revision %d at %s follows %d at %s", o.Revision, o.Time, len(m.states)-1, m.times[len(m.times)-1])
 			}
 			m.follow(o, next)
-			s, err := k.At(bg, datastore.Default, datastore.Consistency{})
+			s, err := k.At(bg, store, datastore.Consistency{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -305,7 +343,7 @@ func readsTheSameInEveryWay(t *testing.T, newLog func() datastore.Log) {
 		}
 		for revision := 1; revision < len(m.states); revision++ {
 			for width, k := range map[int]*keeper.Keeper{64: k, 1: narrow} {
-				s, err := k.At(bg, datastore.Default, datastore.Consistency{Level: datastore.AtExactSnapshot, Zookie: m.zookies[revision]})
+				s, err := k.At(bg, store, datastore.Consistency{Level: datastore.AtExactSnapshot, Zookie: m.zookies[revision]})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -324,11 +362,17 @@ func readsTheSameInEveryWay(t *testing.T, newLog func() datastore.Log) {
 	})
 }
 
-func TestReadersSeeNoGapAndNothingOlderThanTheirZookie(t *testing.T) { eachLog(t, seesNoGap) }
-
-func seesNoGap(t *testing.T, newLog func() datastore.Log) {
-	log := newLog()
-	nodes := []*keeper.Keeper{openWithSchema(t, log, keeper.Options{}), open(t, keptOpen{log}, keeper.Options{MaxStaleness: 5 * time.Millisecond})}
+func seesNoGap(t *testing.T, log datastore.Log) {
+	var nodes []*keeper.Keeper
+	for range 2 {
+		k, err := keeper.Open(shared(log), keeper.Options{MaxStaleness: 5 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.Close()
+		nodes = append(nodes, k)
+	}
+	apply(t, nodes[0], datastore.Default)
 	const writers, changes = 4, 60
 	var wg sync.WaitGroup
 	for w := range writers {
@@ -341,7 +385,7 @@ func seesNoGap(t *testing.T, newLog func() datastore.Log) {
 				k := nodes[i%len(nodes)]
 				o, err := k.Write(bg, datastore.Default, datastore.Request{Sets: []datastore.Set{{
 					Object: tuple.Object{Type: "document", ID: id}, Relation: "viewer",
-					Relationships: []tuple.Relationship{rel(t, fmt.Sprintf("document:%s#viewer@user:%03d", id, i))},
+					Relationships: []tuple.Relationship{create(fmt.Sprintf("document:%s#viewer@user:%03d", id, i)).Relationship},
 				}}})
 				if err != nil {
 					t.Error(err)

@@ -110,12 +110,13 @@ func (p *permissions) BulkCheck(ctx context.Context, r *pembav1.BulkCheckRequest
 	defer s.Close()
 	const method = "/pemba.v1.PermissionService/BulkCheck"
 	out := &pembav1.BulkCheckResponse{Zookie: s.Zookie(), Results: make([]*pembav1.BulkCheckResult, len(r.Items))}
-	var qs []graph.Question
-	var place []int
+	results := make([]pembav1.BulkCheckResult, len(r.Items)) // one piece of memory for all
+	qs, place := make([]graph.Question, 0, len(r.Items)), make([]int, 0, len(r.Items))
 	for i, item := range r.Items {
+		out.Results[i] = &results[i]
 		q, err := p.question(item.GetResource(), item.GetPermission(), item.GetSubject(), item.GetContext(), nil)
 		if err != nil {
-			out.Results[i] = &pembav1.BulkCheckResult{Error: p.itemStatus(ctx, method, err).Proto()}
+			results[i].Error = p.itemStatus(ctx, method, err).Proto()
 			continue
 		}
 		if item.GetContext() == nil {
@@ -130,10 +131,10 @@ func (p *permissions) BulkCheck(ctx context.Context, r *pembav1.BulkCheckRequest
 	}
 	for j, i := range place {
 		if errs[j] != nil {
-			out.Results[i] = &pembav1.BulkCheckResult{Error: p.itemStatus(ctx, method, errs[j]).Proto()}
+			results[i].Error = p.itemStatus(ctx, method, errs[j]).Proto()
 			continue
 		}
-		out.Results[i] = &pembav1.BulkCheckResult{Answer: answer(answers[j]), MissingFields: answers[j].Missing}
+		results[i].Answer, results[i].MissingFields = answer(answers[j]), answers[j].Missing
 	}
 	return out, nil
 }

@@ -2,8 +2,10 @@ package keeper
 
 import (
 	"hash/maphash"
-	"strings"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"unsafe"
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/schema"
@@ -14,19 +16,40 @@ import (
 // It only grows, so the snapshots made from it share it; a store's dictionary is
 // replaced as a whole when most of it is dead.
 //
-// Objects are found through a table of ids with open addressing, which takes a
-// quarter of the memory of a map.
+// It is read without a lock. What mu guards is only ever appended to, and
+// published in an order in which whoever finds an id finds all that belongs to
+// it: a type's text and an id's bytes first, then the object, then its slot.
 type dictionary struct {
-	mu      sync.RWMutex
-	seed    maphash.Seed
-	slots   []datastore.ID   // a power of two of them; zero: free
-	objects []string         // the objects' ids, by id; objects[0] is unused
-	types   []schema.Name    // by id
+	seed maphash.Seed
+
+	// slots is a table with open addressing, a power of two long: the upper half of
+	// an object's hash, so that most others are passed without a look at them, and
+	// its id. Zero is free.
+	slots   atomic.Pointer[[]atomic.Uint64]
+	objects atomic.Pointer[[]object] // by id; the first is unused
+	blocks  atomic.Pointer[[][]byte] // the bytes of objects' ids
+	texts   atomic.Pointer[[]string] // of types, by name
+	traits  atomic.Pointer[[]trait]  // by edge.trait; the first is none
+
+	mu      sync.Mutex
+	used    int              // bytes of the last block
 	ofTypes [][]datastore.ID // by type; ascending
-	texts   []string         // of types, by name
-	traits  []trait          // by edge.trait; traits[0] is none
 	byTrait map[trait]uint32
 }
+
+// object is where an object's id stands in the blocks. It holds no pointer, so
+// that the garbage collector passes by.
+type object struct {
+	block       uint32
+	first, size uint16
+	typ         schema.Name
+}
+
+// Sizes of blocks in bytes: each is twice as large as the one before.
+const (
+	firstBlock = 256
+	lastBlock  = 64 << 10
+)
 
 // trait is what an edge carries besides ids.
 type trait struct {
@@ -35,70 +58,73 @@ type trait struct {
 }
 
 func newDictionary() *dictionary {
-	return &dictionary{
-		seed:    maphash.MakeSeed(),
-		slots:   make([]datastore.ID, 16),
-		objects: make([]string, 1),
-		types:   make([]schema.Name, 1),
-		traits:  make([]trait, 1),
-		byTrait: map[trait]uint32{},
-	}
+	d := &dictionary{seed: maphash.MakeSeed(), byTrait: map[trait]uint32{}}
+	slots := make([]atomic.Uint64, 16)
+	d.slots.Store(&slots)
+	d.objects.Store(&[]object{{}})
+	d.blocks.Store(&[][]byte{make([]byte, firstBlock)})
+	d.texts.Store(&[]string{})
+	d.traits.Store(&[]trait{{}})
+	return d
 }
 
 func (d *dictionary) hash(typ, id string) uint64 {
 	return maphash.String(d.seed, id) + 31*maphash.String(d.seed, typ)
 }
 
-// slot returns where the object is, or where it would be put. mu is held.
-func (d *dictionary) slot(o tuple.Object) int {
-	mask := len(d.slots) - 1
-	i := int(d.hash(o.Type, o.ID)) & mask
-	for ; d.slots[i] != 0; i = (i + 1) & mask {
-		if id := d.slots[i]; d.objects[id] == o.ID && d.texts[d.types[id]] == o.Type {
-			break
-		}
-	}
-	return i
+// text is the id of an object.
+func (d *dictionary) text(o object) string {
+	bytes := (*d.blocks.Load())[o.block][o.first:][:o.size]
+	return unsafe.String(unsafe.SliceData(bytes), len(bytes)) // they never change
 }
 
-// grow doubles the table when it is three quarters full. mu is held.
-func (d *dictionary) grow() {
-	if 4*len(d.objects) < 3*len(d.slots) {
-		return
-	}
-	d.slots = make([]datastore.ID, 2*len(d.slots))
-	mask := len(d.slots) - 1
-	for id := 1; id < len(d.objects); id++ {
-		i := int(d.hash(d.texts[d.types[id]], d.objects[id])) & mask
-		for d.slots[i] != 0 {
-			i = (i + 1) & mask
+func (d *dictionary) is(id datastore.ID, o tuple.Object) bool {
+	at := (*d.objects.Load())[id]
+	return int(at.size) == len(o.ID) && d.text(at) == o.ID && (*d.texts.Load())[at.typ] == o.Type
+}
+
+// find returns the id of an object with that hash, or zero.
+func (d *dictionary) find(hash uint64, o tuple.Object) datastore.ID {
+	slots := *d.slots.Load()
+	mask := uint64(len(slots) - 1)
+	for i := hash & mask; ; i = (i + 1) & mask {
+		s := slots[i].Load()
+		if s == 0 {
+			return 0
 		}
-		d.slots[i] = datastore.ID(id)
+		if s>>32 == hash>>32 && d.is(datastore.ID(s), o) {
+			return datastore.ID(s)
+		}
 	}
 }
 
 func (d *dictionary) id(o tuple.Object) (datastore.ID, bool) {
-	d.mu.RLock()
-	id := d.slots[d.slot(o)]
-	d.mu.RUnlock()
+	id := d.find(d.hash(o.Type, o.ID), o)
 	return id, id != 0
 }
 
 func (d *dictionary) object(id datastore.ID) (tuple.Object, schema.Name) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if id == 0 || int(id) >= len(d.objects) {
+	objects := *d.objects.Load()
+	if id == 0 || int(id) >= len(objects) {
 		return tuple.Object{}, 0
 	}
-	typ := d.types[id]
-	return tuple.Object{Type: d.texts[typ], ID: d.objects[id]}, typ
+	at := objects[id]
+	return tuple.Object{Type: (*d.texts.Load())[at.typ], ID: d.text(at)}, at.typ
+}
+
+func (d *dictionary) typ(id datastore.ID) schema.Name {
+	objects := *d.objects.Load()
+	if int(id) >= len(objects) {
+		return 0
+	}
+	return objects[id].typ
 }
 
 // ofType returns the ids of a type's objects, ascending.
 func (d *dictionary) ofType(typ string) []datastore.ID {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	for n, text := range d.texts {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for n, text := range *d.texts.Load() {
 		if typ != "" && text == typ && n < len(d.ofTypes) {
 			return d.ofTypes[n]
 		}
@@ -106,47 +132,92 @@ func (d *dictionary) ofType(typ string) []datastore.ID {
 	return nil
 }
 
-func (d *dictionary) trait(i uint32) trait {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.traits[i]
-}
+func (d *dictionary) trait(i uint32) *trait { return &(*d.traits.Load())[i] }
 
-func (d *dictionary) size() int {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return len(d.objects) + len(d.traits)
-}
+func (d *dictionary) size() int { return len(*d.objects.Load()) + len(*d.traits.Load()) }
 
 // add returns the id of an object whose type has a name, giving it one if it has
 // none.
 func (d *dictionary) add(o tuple.Object, typ schema.Name) datastore.ID {
-	if id, ok := d.id(o); ok {
+	hash := d.hash(o.Type, o.ID)
+	if id := d.find(hash, o); id != 0 {
 		return id
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	slot := d.slot(o)
-	if id := d.slots[slot]; id != 0 {
+	if id := d.find(hash, o); id != 0 {
 		return id
 	}
-	id := datastore.ID(len(d.objects))
+	objects := *d.objects.Load()
+	id := datastore.ID(len(objects))
 	if id >= datastore.FirstForeignID {
 		panic("keeper: a store has more objects than ids")
 	}
-	for int(typ) >= len(d.texts) {
-		d.texts = append(d.texts, "")
-	}
-	d.texts[typ] = o.Type
-	d.objects = append(d.objects, strings.Clone(o.ID)) // it may be a part of a longer text
-	d.types = append(d.types, typ)
+	d.name(typ, o.Type)
+	objects = append(objects, d.keep(o.ID, typ))
+	d.objects.Store(&objects)
 	for int(typ) >= len(d.ofTypes) {
 		d.ofTypes = append(d.ofTypes, nil)
 	}
 	d.ofTypes[typ] = append(d.ofTypes[typ], id)
-	d.slots[slot] = id
-	d.grow()
+	d.grow(len(objects))
+	put(*d.slots.Load(), hash, id)
 	return id
+}
+
+// put fills the first free slot for a hash.
+func put(slots []atomic.Uint64, hash uint64, id datastore.ID) {
+	mask := uint64(len(slots) - 1)
+	i := hash & mask
+	for slots[i].Load() != 0 {
+		i = (i + 1) & mask
+	}
+	slots[i].Store(hash>>32<<32 | uint64(id))
+}
+
+// grow doubles the table when it is three quarters full. mu is held.
+func (d *dictionary) grow(objects int) {
+	old := *d.slots.Load()
+	if 4*objects < 3*len(old) {
+		return
+	}
+	slots := make([]atomic.Uint64, 2*len(old))
+	for i := range old {
+		if id := datastore.ID(old[i].Load()); id != 0 {
+			o, _ := d.object(id)
+			put(slots, d.hash(o.Type, o.ID), id)
+		}
+	}
+	d.slots.Store(&slots)
+}
+
+// name notes a type's text. mu is held.
+func (d *dictionary) name(typ schema.Name, text string) {
+	texts := *d.texts.Load()
+	if int(typ) < len(texts) && texts[typ] == text {
+		return
+	}
+	texts = slices.Clone(texts)
+	for int(typ) >= len(texts) {
+		texts = append(texts, "")
+	}
+	texts[typ] = text
+	d.texts.Store(&texts)
+}
+
+// keep copies an id into the blocks. mu is held.
+func (d *dictionary) keep(id string, typ schema.Name) object {
+	blocks := *d.blocks.Load()
+	last := blocks[len(blocks)-1]
+	if len(last)-d.used < len(id) {
+		last = make([]byte, max(min(2*len(last), lastBlock), len(id)))
+		blocks = append(blocks, last)
+		d.blocks.Store(&blocks)
+		d.used = 0
+	}
+	o := object{block: uint32(len(blocks) - 1), first: uint16(d.used), size: uint16(len(id)), typ: typ}
+	d.used += copy(last[d.used:], id)
+	return o
 }
 
 func (d *dictionary) addTrait(r *tuple.Relationship) uint32 {
@@ -162,8 +233,10 @@ func (d *dictionary) addTrait(r *tuple.Relationship) uint32 {
 	if i, ok := d.byTrait[t]; ok {
 		return i
 	}
-	i := uint32(len(d.traits))
-	d.traits = append(d.traits, t)
+	traits := *d.traits.Load()
+	i := uint32(len(traits))
+	traits = append(traits, t)
+	d.traits.Store(&traits)
 	d.byTrait[t] = i
 	return i
 }

@@ -53,8 +53,7 @@ func (r *resident) Object(id datastore.ID) tuple.Object {
 }
 
 func (r *resident) Type(id datastore.ID) schema.Name {
-	_, n := r.dict.object(id)
-	return n
+	return r.dict.typ(id)
 }
 
 func (r *resident) Rows(ctx context.Context, q datastore.RowQuery, now time.Time, f func(datastore.Row) bool) error {
@@ -191,8 +190,7 @@ func (d *direct) Object(id datastore.ID) tuple.Object {
 }
 
 func (d *direct) Type(id datastore.ID) schema.Name {
-	_, n := d.dict.object(id)
-	return n
+	return d.dict.typ(id)
 }
 
 func (d *direct) Rows(ctx context.Context, q datastore.RowQuery, now time.Time, f func(datastore.Row) bool) error {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -38,6 +39,17 @@ type Context struct {
 
 // Len is the number of fields.
 func (c Context) Len() int { return len(c.fields) }
+
+// Without returns c without the fields of those names.
+func (c Context) Without(names []string) Context {
+	out := Context{fields: make(map[string]*contextField, len(c.fields))}
+	for name, f := range c.fields {
+		if !slices.Contains(names, name) {
+			out.fields[name] = f
+		}
+	}
+	return out
+}
 
 // contextField is one value and the CEL values made of it so far.
 type contextField struct {

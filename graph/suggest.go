@@ -164,6 +164,16 @@ func (s changes) same(o changes) bool {
 		})
 }
 
+// within reports whether o asks for all that s does, and perhaps for more.
+func (s changes) within(o changes) bool {
+	some := func(a, b []datastore.Edge) bool {
+		return !slices.ContainsFunc(a, func(e datastore.Edge) bool { return !hasEdge(b, e) })
+	}
+	return some(s.writes, o.writes) && some(s.deletes, o.deletes) && !slices.ContainsFunc(s.needs, func(n contextNeed) bool {
+		return !slices.ContainsFunc(o.needs, func(m contextNeed) bool { return sameEdge(n.edge, m.edge) })
+	})
+}
+
 func sameEdges(a, b []datastore.Edge) bool {
 	return len(a) == len(b) && !slices.ContainsFunc(a, func(e datastore.Edge) bool { return !hasEdge(b, e) })
 }
@@ -361,6 +371,7 @@ func (g *suggester) follow(ctx context.Context, edge *datastore.Edge, target *sc
 		if !ok {
 			return nil, nil
 		}
+		g.note(need)
 		sets = []changes{need}
 	}
 	if direct {
@@ -394,9 +405,7 @@ func (g *suggester) need(ctx context.Context, edge datastore.Edge) (changes, boo
 	if r.Truth == schema.True {
 		return changes{}, true
 	}
-	need := changes{needs: []contextNeed{{edge, r.Missing}}, cost: costField * len(r.Missing)}
-	g.note(need)
-	return need, true
+	return changes{needs: []contextNeed{{edge, r.Missing}}, cost: costField * len(r.Missing)}, true
 }
 
 // write adds a relationship of an alternative to sets.

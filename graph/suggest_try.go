@@ -16,14 +16,16 @@ func (g *suggester) choose(ctx context.Context, o datastore.ID, r *schema.Relati
 	var good []changes
 	tried := 0
 	offer := func(s changes) error {
-		if tried++; tried > maxTried || len(good) >= most || s.empty() {
+		beyond := func(g changes) bool { return g.within(s) }
+		if s.empty() || tried > maxTried || len(good) >= most || slices.ContainsFunc(good, beyond) {
 			return nil
 		}
+		tried++
 		ok, err := g.try(ctx, o, r, s)
 		if err != nil || !ok {
 			return err
 		}
-		if s, err = g.reduce(ctx, o, r, s); err == nil && !slices.ContainsFunc(good, s.same) {
+		if s, err = g.reduce(ctx, o, r, s); err == nil && !slices.ContainsFunc(good, beyond) {
 			good = append(good, s)
 		}
 		return err

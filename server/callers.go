@@ -58,6 +58,7 @@ var methods = map[string][]pembav1.Role{
 	"/pemba.v1.PermissionService/LookupResources": askers,
 	"/pemba.v1.PermissionService/LookupSubjects":  askers,
 	"/pemba.v1.PermissionService/Expand":          readers,
+	"/pemba.v1.PermissionService/Explain":         readers,
 
 	"/pemba.v1.RelationshipService/ReadRelationships":   readers,
 	"/pemba.v1.RelationshipService/ExportRelationships": readers,

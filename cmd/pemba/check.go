@@ -87,6 +87,7 @@ func (j answerJSON) colour() colour {
 
 func (a *app) checkCommand() *cobra.Command {
 	var given circumstances
+	var why explainFlags
 	cmd := &cobra.Command{
 		Use:   "check RESOURCE PERMISSION SUBJECT",
 		Short: "Ask whether a subject has a permission on a resource",
@@ -96,7 +97,8 @@ yes (exit code 0), no (3), or conditional (4): it depends on caveat fields that
 		Example: `  pemba check document:readme view user:ada
   pemba check document:readme view team:core#member
   pemba check document:plan view user:bea --context '{"day":"monday"}'
-  pemba check document:plan view user:bea --with 'document:plan#viewer@user:bea'`,
+  pemba check document:plan view user:bea --with 'document:plan#viewer@user:bea'
+  pemba check document:plan view user:bea --explain --suggest`,
 		Args: takes("RESOURCE", "PERMISSION", "SUBJECT"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
@@ -108,6 +110,12 @@ yes (exit code 0), no (3), or conditional (4): it depends on caveat fields that
 		if err != nil {
 			return err
 		}
+		if why.wanted() {
+			return a.explain(ctx, c, &pb.ExplainRequest{
+				Store: c.store, Consistency: c.at, Context: values, ContextualRelationships: with,
+				Resource: q.Resource, Permission: q.Permission, Subject: q.Subject,
+			}, &why)
+		}
 		r, err := c.permissions.Check(ctx, &pb.CheckRequest{
 			Store: c.store, Consistency: c.at, Context: values, ContextualRelationships: with,
 			Resource: q.Resource, Permission: q.Permission, Subject: q.Subject,
@@ -118,6 +126,7 @@ yes (exit code 0), no (3), or conditional (4): it depends on caveat fields that
 		return a.printAnswer(answer(r.Answer, r.MissingFields, nil), r.Zookie)
 	})
 	given.add(cmd.Flags())
+	why.add(cmd)
 	return a.remote(cmd, true, true)
 }
 
@@ -135,6 +144,11 @@ func (a *app) printAnswer(j answerJSON, zookie string) error {
 		}
 		a.printf("%s\n", text)
 	}
+	return exitOf(j)
+}
+
+// exitOf is the exit code of an answer.
+func exitOf(j answerJSON) error {
 	switch j.Answer {
 	case "yes":
 		return nil

@@ -1086,7 +1086,7 @@ var File_pemba_v1_permission_service_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_permission_service_proto_rawDesc = "" +
 	"\n" +
-	"!pemba/v1/permission_service.proto\x12\bpemba.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x15pemba/v1/answer.proto\x1a\x1apemba/v1/consistency.proto\x1a\x15pemba/v1/lookup.proto\x1a\x1bpemba/v1/relationship.proto\"\xde\x02\n" +
+	"!pemba/v1/permission_service.proto\x12\bpemba.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x15pemba/v1/answer.proto\x1a\x1apemba/v1/consistency.proto\x1a\x16pemba/v1/explain.proto\x1a\x15pemba/v1/lookup.proto\x1a\x1bpemba/v1/relationship.proto\"\xde\x02\n" +
 	"\fCheckRequest\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x127\n" +
 	"\vconsistency\x18\x02 \x01(\v2\x15.pemba.v1.ConsistencyR\vconsistency\x12,\n" +
@@ -1177,14 +1177,15 @@ const file_pemba_v1_permission_service_proto_rawDesc = "" +
 	"permission\x12(\n" +
 	"\x06answer\x18\x02 \x01(\x0e2\x10.pemba.v1.AnswerR\x06answer\x12%\n" +
 	"\x0emissing_fields\x18\x03 \x03(\tR\rmissingFields\x12(\n" +
-	"\x05error\x18\x04 \x01(\v2\x12.google.rpc.StatusR\x05error2\xd9\x03\n" +
+	"\x05error\x18\x04 \x01(\v2\x12.google.rpc.StatusR\x05error2\x99\x04\n" +
 	"\x11PermissionService\x128\n" +
 	"\x05Check\x12\x16.pemba.v1.CheckRequest\x1a\x17.pemba.v1.CheckResponse\x12D\n" +
 	"\tBulkCheck\x12\x1a.pemba.v1.BulkCheckRequest\x1a\x1b.pemba.v1.BulkCheckResponse\x12;\n" +
 	"\x06Expand\x12\x17.pemba.v1.ExpandRequest\x1a\x18.pemba.v1.ExpandResponse\x12V\n" +
 	"\x0fListPermissions\x12 .pemba.v1.ListPermissionsRequest\x1a!.pemba.v1.ListPermissionsResponse\x12X\n" +
 	"\x0fLookupResources\x12 .pemba.v1.LookupResourcesRequest\x1a!.pemba.v1.LookupResourcesResponse0\x01\x12U\n" +
-	"\x0eLookupSubjects\x12\x1f.pemba.v1.LookupSubjectsRequest\x1a .pemba.v1.LookupSubjectsResponse0\x01B1Z/github.com/pembadb/pemba/proto/pemba/v1;pembav1b\x06proto3"
+	"\x0eLookupSubjects\x12\x1f.pemba.v1.LookupSubjectsRequest\x1a .pemba.v1.LookupSubjectsResponse0\x01\x12>\n" +
+	"\aExplain\x12\x18.pemba.v1.ExplainRequest\x1a\x19.pemba.v1.ExplainResponseB1Z/github.com/pembadb/pemba/proto/pemba/v1;pembav1b\x06proto3"
 
 var (
 	file_pemba_v1_permission_service_proto_rawDescOnce sync.Once
@@ -1226,8 +1227,10 @@ var file_pemba_v1_permission_service_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),   // 22: google.protobuf.Timestamp
 	(*LookupResourcesRequest)(nil),  // 23: pemba.v1.LookupResourcesRequest
 	(*LookupSubjectsRequest)(nil),   // 24: pemba.v1.LookupSubjectsRequest
-	(*LookupResourcesResponse)(nil), // 25: pemba.v1.LookupResourcesResponse
-	(*LookupSubjectsResponse)(nil),  // 26: pemba.v1.LookupSubjectsResponse
+	(*ExplainRequest)(nil),          // 25: pemba.v1.ExplainRequest
+	(*LookupResourcesResponse)(nil), // 26: pemba.v1.LookupResourcesResponse
+	(*LookupSubjectsResponse)(nil),  // 27: pemba.v1.LookupSubjectsResponse
+	(*ExplainResponse)(nil),         // 28: pemba.v1.ExplainResponse
 }
 var file_pemba_v1_permission_service_proto_depIdxs = []int32{
 	14, // 0: pemba.v1.CheckRequest.consistency:type_name -> pemba.v1.Consistency
@@ -1270,14 +1273,16 @@ var file_pemba_v1_permission_service_proto_depIdxs = []int32{
 	11, // 37: pemba.v1.PermissionService.ListPermissions:input_type -> pemba.v1.ListPermissionsRequest
 	23, // 38: pemba.v1.PermissionService.LookupResources:input_type -> pemba.v1.LookupResourcesRequest
 	24, // 39: pemba.v1.PermissionService.LookupSubjects:input_type -> pemba.v1.LookupSubjectsRequest
-	2,  // 40: pemba.v1.PermissionService.Check:output_type -> pemba.v1.CheckResponse
-	5,  // 41: pemba.v1.PermissionService.BulkCheck:output_type -> pemba.v1.BulkCheckResponse
-	8,  // 42: pemba.v1.PermissionService.Expand:output_type -> pemba.v1.ExpandResponse
-	12, // 43: pemba.v1.PermissionService.ListPermissions:output_type -> pemba.v1.ListPermissionsResponse
-	25, // 44: pemba.v1.PermissionService.LookupResources:output_type -> pemba.v1.LookupResourcesResponse
-	26, // 45: pemba.v1.PermissionService.LookupSubjects:output_type -> pemba.v1.LookupSubjectsResponse
-	40, // [40:46] is the sub-list for method output_type
-	34, // [34:40] is the sub-list for method input_type
+	25, // 40: pemba.v1.PermissionService.Explain:input_type -> pemba.v1.ExplainRequest
+	2,  // 41: pemba.v1.PermissionService.Check:output_type -> pemba.v1.CheckResponse
+	5,  // 42: pemba.v1.PermissionService.BulkCheck:output_type -> pemba.v1.BulkCheckResponse
+	8,  // 43: pemba.v1.PermissionService.Expand:output_type -> pemba.v1.ExpandResponse
+	12, // 44: pemba.v1.PermissionService.ListPermissions:output_type -> pemba.v1.ListPermissionsResponse
+	26, // 45: pemba.v1.PermissionService.LookupResources:output_type -> pemba.v1.LookupResourcesResponse
+	27, // 46: pemba.v1.PermissionService.LookupSubjects:output_type -> pemba.v1.LookupSubjectsResponse
+	28, // 47: pemba.v1.PermissionService.Explain:output_type -> pemba.v1.ExplainResponse
+	41, // [41:48] is the sub-list for method output_type
+	34, // [34:41] is the sub-list for method input_type
 	34, // [34:34] is the sub-list for extension type_name
 	34, // [34:34] is the sub-list for extension extendee
 	0,  // [0:34] is the sub-list for field type_name
@@ -1290,6 +1295,7 @@ func file_pemba_v1_permission_service_proto_init() {
 	}
 	file_pemba_v1_answer_proto_init()
 	file_pemba_v1_consistency_proto_init()
+	file_pemba_v1_explain_proto_init()
 	file_pemba_v1_lookup_proto_init()
 	file_pemba_v1_relationship_proto_init()
 	file_pemba_v1_permission_service_proto_msgTypes[9].OneofWrappers = []any{}

@@ -25,6 +25,7 @@ const (
 	PermissionService_ListPermissions_FullMethodName = "/pemba.v1.PermissionService/ListPermissions"
 	PermissionService_LookupResources_FullMethodName = "/pemba.v1.PermissionService/LookupResources"
 	PermissionService_LookupSubjects_FullMethodName  = "/pemba.v1.PermissionService/LookupSubjects"
+	PermissionService_Explain_FullMethodName         = "/pemba.v1.PermissionService/Explain"
 )
 
 // PermissionServiceClient is the client API for PermissionService service.
@@ -64,6 +65,10 @@ type PermissionServiceClient interface {
 	// LookupSubjects finds the subjects of a type that have a permission on a resource. INVALID_CURSOR besides the errors
 	// above. A subject for which Check fails ends the list in that error.
 	LookupSubjects(ctx context.Context, in *LookupSubjectsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LookupSubjectsResponse], error)
+	// Explain answers as Check does and shows why: for a yes the shortest proof; for a no, or a conditional, what was
+	// looked at and what was missing. On demand it suggests what would have to change for the answer to become yes.
+	// Needs the role reader: relationships are shown.
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 }
 
 type permissionServiceClient struct {
@@ -152,6 +157,16 @@ func (c *permissionServiceClient) LookupSubjects(ctx context.Context, in *Lookup
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PermissionService_LookupSubjectsClient = grpc.ServerStreamingClient[LookupSubjectsResponse]
 
+func (c *permissionServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainResponse)
+	err := c.cc.Invoke(ctx, PermissionService_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PermissionServiceServer is the server API for PermissionService service.
 // All implementations must embed UnimplementedPermissionServiceServer
 // for forward compatibility.
@@ -189,6 +204,10 @@ type PermissionServiceServer interface {
 	// LookupSubjects finds the subjects of a type that have a permission on a resource. INVALID_CURSOR besides the errors
 	// above. A subject for which Check fails ends the list in that error.
 	LookupSubjects(*LookupSubjectsRequest, grpc.ServerStreamingServer[LookupSubjectsResponse]) error
+	// Explain answers as Check does and shows why: for a yes the shortest proof; for a no, or a conditional, what was
+	// looked at and what was missing. On demand it suggests what would have to change for the answer to become yes.
+	// Needs the role reader: relationships are shown.
+	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	mustEmbedUnimplementedPermissionServiceServer()
 }
 
@@ -216,6 +235,9 @@ func (UnimplementedPermissionServiceServer) LookupResources(*LookupResourcesRequ
 }
 func (UnimplementedPermissionServiceServer) LookupSubjects(*LookupSubjectsRequest, grpc.ServerStreamingServer[LookupSubjectsResponse]) error {
 	return status.Error(codes.Unimplemented, "method LookupSubjects not implemented")
+}
+func (UnimplementedPermissionServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
 }
 func (UnimplementedPermissionServiceServer) mustEmbedUnimplementedPermissionServiceServer() {}
 func (UnimplementedPermissionServiceServer) testEmbeddedByValue()                           {}
@@ -332,6 +354,24 @@ func _PermissionService_LookupSubjects_Handler(srv interface{}, stream grpc.Serv
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PermissionService_LookupSubjectsServer = grpc.ServerStreamingServer[LookupSubjectsResponse]
 
+func _PermissionService_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PermissionServiceServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PermissionService_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PermissionServiceServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PermissionService_ServiceDesc is the grpc.ServiceDesc for PermissionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -354,6 +394,10 @@ var PermissionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListPermissions",
 			Handler:    _PermissionService_ListPermissions_Handler,
+		},
+		{
+			MethodName: "Explain",
+			Handler:    _PermissionService_Explain_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -182,7 +182,10 @@ type Log interface {
 	// Update holds the head, calls judge with what follows have, and commits the
 	// entries it returns, all or none, durably, with the rows their operations
 	// imply. No entries: nothing is written. ErrForked if have is not on the
-	// store's line. ErrAmbiguous if the outcome is unknown.
+	// store's line. ErrAmbiguous if the outcome is unknown; then the next Update of
+	// that store takes and writes the head even if judge returns no entries, so
+	// that nothing of the one before can follow it. A Log that other processes
+	// write to remembers that.
 	Update(ctx context.Context, store StoreID, have Head, judge func(Tail) ([]Entry, error)) (Head, error)
 	// Rows calls f for each row that lives at revision and matches q, in q's order,
 	// until f returns false. ErrCompacted below the floor, ErrAhead beyond the

@@ -82,6 +82,9 @@ type Keeper struct {
 	work   sync.WaitGroup
 
 	stores sync.Map // by datastore.StoreID: *store
+	// confirming tells that one read confirms all stores that were asked.
+	confirming bool
+
 	mu     sync.Mutex
 	closed bool // changed with mu held; k.ctx ends with it
 }
@@ -94,12 +97,17 @@ var _ datastore.Datastore = (*Keeper)(nil)
 func Open(log datastore.Log, opts Options) (*Keeper, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &Keeper{log: log, opts: opts.withDefaults(), ctx: ctx, cancel: cancel}
+	heads, ok := log.(datastore.HeadsReader)
+	k.confirming = ok
 	if err := k.bootstrap(ctx); err != nil {
 		return nil, errors.Join(err, k.Close())
 	}
 	k.begin(k.upkeep)
 	if h, ok := log.(datastore.Hinter); ok {
 		k.begin(func() { k.followHints(h) })
+	}
+	if k.confirming {
+		k.begin(func() { k.confirmations(heads) })
 	}
 	return k, nil
 }

@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pembadb/pemba/datastore"
@@ -197,44 +198,27 @@ func (d *direct) Rows(ctx context.Context, q datastore.RowQuery, now time.Time, 
 	return liveRows(ctx, d.log, d.store, d.head.Revision, q, now, f)
 }
 
+// Read asks the Log once for all queries.
 func (d *direct) Read(ctx context.Context, qs []datastore.Query, f func(q int, e datastore.Edge) bool) error {
+	var rows []datastore.RowQuery
+	var owner []int
 	for i := range qs {
-		if err := d.read(ctx, &qs[i], i, f); err != nil {
-			return err
+		rows = d.rowQueries(rows, &qs[i])
+		for len(owner) < len(rows) {
+			owner = append(owner, i)
 		}
 	}
-	return nil
-}
-
-func (d *direct) read(ctx context.Context, q *datastore.Query, i int, f func(q int, e datastore.Edge) bool) error {
-	rows := datastore.RowQuery{BySubject: q.Object == 0}
-	if q.Object != 0 {
-		o := d.Object(q.Object)
-		if o.Type == "" {
-			return nil
-		}
-		rows.Filter.ObjectType, rows.Filter.ObjectID = o.Type, o.ID
+	if len(rows) == 0 {
+		return ctx.Err()
 	}
-	if q.Relation != 0 {
-		rows.Filter.Relation = d.names.Text(q.Relation)
-	}
-	if q.Subject != 0 {
-		o := d.Object(q.Subject)
-		if o.Type == "" {
-			return nil
-		}
-		rows.Filter.Subject = tuple.SubjectFilter{Type: o.Type, ID: o.ID}
-		switch {
-		case q.AnySubjectRelation:
-		case q.SubjectRelation == 0:
-			rows.Filter.Subject.Relation = tuple.Ellipsis
-		default:
-			rows.Filter.Subject.Relation = d.names.Text(q.SubjectRelation)
-		}
-	}
+	ended := make([]bool, len(qs))
 	var failed error
-	err := d.log.Rows(ctx, d.store, d.head.Revision, rows, func(row datastore.Row) bool {
-		if q.Subject == 0 && q.UsersetsOnly && row.Subject.Relation == "" {
+	err := datastore.ReadMany(ctx, d.log, d.store, d.head.Revision, rows, func(i int, row datastore.Row) bool {
+		q := owner[i]
+		if failed != nil || ended[q] {
+			return false
+		}
+		if qs[q].UsersetsOnly && qs[q].Subject == 0 && row.Subject.Relation == "" {
 			return true
 		}
 		e, err := d.intern(&row.Relationship)
@@ -247,10 +231,70 @@ func (d *direct) read(ctx context.Context, q *datastore.Query, i int, f func(q i
 		if !row.Expiration.IsZero() {
 			out.Expiration = row.Expiration.UnixMicro()
 		}
-		return f(i, out)
+		ended[q] = !f(q, out)
+		return !ended[q]
 	})
 	if failed != nil {
 		return failed
 	}
 	return err
+}
+
+// rowQueries appends the queries of rows that answer a query; none if nothing
+// can.
+func (d *direct) rowQueries(out []datastore.RowQuery, q *datastore.Query) []datastore.RowQuery {
+	rows := datastore.RowQuery{BySubject: q.Object == 0}
+	if q.Object != 0 {
+		o := d.Object(q.Object)
+		if o.Type == "" {
+			return out
+		}
+		rows.Filter.ObjectType, rows.Filter.ObjectID = o.Type, o.ID
+	}
+	if q.Relation != 0 {
+		rows.Filter.Relation = d.names.Text(q.Relation)
+	}
+	if q.Subject != 0 {
+		o := d.Object(q.Subject)
+		if o.Type == "" {
+			return out
+		}
+		rows.Filter.Subject = tuple.SubjectFilter{Type: o.Type, ID: o.ID}
+		switch {
+		case q.AnySubjectRelation:
+		case q.SubjectRelation == 0:
+			rows.Filter.Subject.Relation = tuple.Ellipsis
+		default:
+			rows.Filter.Subject.Relation = d.names.Text(q.SubjectRelation)
+		}
+	}
+	if q.UsersetsOnly && q.Subject == 0 {
+		return d.usersetQueries(out, rows)
+	}
+	return append(out, rows)
+}
+
+// usersetQueries appends a query for each kind of userset that the schema
+// allows, so that a group's other members, a million perhaps, are not read.
+func (d *direct) usersetQueries(out []datastore.RowQuery, rows datastore.RowQuery) []datastore.RowQuery {
+	var relation *schema.Relation
+	if d.schema != nil {
+		if def := d.schema.Definition(rows.Filter.ObjectType); def != nil {
+			relation = def.Relation(rows.Filter.Relation)
+		}
+	}
+	if relation == nil {
+		return append(out, rows)
+	}
+	first := len(out)
+	for _, a := range relation.Allowed {
+		if a.Relation == nil {
+			continue
+		}
+		rows.Filter.Subject = tuple.SubjectFilter{Type: a.Definition.Type, Relation: a.Relation.Text}
+		if !slices.ContainsFunc(out[first:], func(q datastore.RowQuery) bool { return q.Filter.Subject == rows.Filter.Subject }) {
+			out = append(out, rows)
+		}
+	}
+	return out
 }

@@ -26,6 +26,7 @@ type store struct {
 	log    datastore.Log
 
 	current atomic.Pointer[published]
+	asked   atomic.Bool // since it was last confirmed together with others
 
 	publishing sync.Mutex // held to copy the current state and to replace it
 	reading    sync.Mutex // held by the catch-up under way
@@ -93,9 +94,14 @@ func newStore(k *Keeper, id datastore.StoreID) *store {
 func (s *store) recent(ctx context.Context) (*state, error) {
 	if p := s.current.Load(); p != nil {
 		at := p.confirmed.Load()
+		if !s.asked.Load() {
+			s.asked.Store(true)
+		}
 		if age := time.Duration(sinceStart() - at); at != 0 && age < s.keeper.opts.MaxStaleness {
-			if age > s.keeper.opts.MaxStaleness/2 {
-				s.join() // so that nobody has to wait on a store in use
+			// So that nobody has to wait on a store in use. Where one read confirms
+			// many, it comes first.
+			if age > s.keeper.opts.MaxStaleness*3/4 || age > s.keeper.opts.MaxStaleness/2 && !s.keeper.confirming {
+				s.join()
 			}
 			return p.state, nil
 		}

@@ -4,6 +4,7 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -21,7 +22,11 @@ type Log struct {
 // New returns an empty Log.
 func New() *Log { return &Log{lines: map[datastore.StoreID]*line{}} }
 
-var _ datastore.Log = (*Log)(nil)
+var (
+	_ datastore.Log         = (*Log)(nil)
+	_ datastore.ManyReader  = (*Log)(nil)
+	_ datastore.HeadsReader = (*Log)(nil)
+)
 
 func (l *Log) line(store datastore.StoreID) (*line, error) {
 	l.mu.RLock()
@@ -148,6 +153,46 @@ func (l *Log) Rows(ctx context.Context, store datastore.StoreID, at datastore.Re
 		return err
 	}
 	return scan(ctx, rows, at, q, f)
+}
+
+// Read implements [datastore.ManyReader].
+func (l *Log) Read(ctx context.Context, store datastore.StoreID, at datastore.Revision, qs []datastore.RowQuery, f func(q int, r datastore.Row) bool) error {
+	n, err := l.line(store)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	err = datastore.Readable(n.head, at)
+	forward, backward := n.byObject.Copy(), n.bySubject.Copy()
+	n.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for i, q := range qs {
+		rows := forward
+		if q.BySubject {
+			rows = backward
+		}
+		if err := scan(ctx, rows, at, q, func(r datastore.Row) bool { return f(i, r) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Heads implements [datastore.HeadsReader].
+func (l *Log) Heads(ctx context.Context, stores []datastore.StoreID) (map[datastore.StoreID]datastore.Head, error) {
+	heads := make(map[datastore.StoreID]datastore.Head, len(stores))
+	for _, id := range stores {
+		h, err := l.Head(ctx, id)
+		switch {
+		case err == nil:
+			heads[id] = h
+		case !errors.Is(err, datastore.ErrNoStore):
+			return nil, err
+		}
+	}
+	return heads, nil
 }
 
 // Schema implements [datastore.Log].

@@ -72,8 +72,11 @@ func (a *announcements) take() (stores []datastore.StoreID) {
 
 // announce tells once; what is lost here, polling finds.
 func (l *Log) announce(ctx context.Context, stores []datastore.StoreID) {
+	if len(stores) == 0 {
+		return // the one before took them along
+	}
 	c, err := l.acquire(ctx, l.reads)
-	if err != nil || len(stores) == 0 {
+	if err != nil {
 		return
 	}
 	defer c.Release()

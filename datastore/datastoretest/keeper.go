@@ -259,15 +259,20 @@ type keptOpen struct{ datastore.Log }
 
 func (keptOpen) Close() error { return nil }
 
-// hinting is a Log that tells of other nodes' writes and is kept open.
-type hinting struct {
+// distant is a Log that others write to, kept open, with all that it can do.
+type distant struct {
 	keptOpen
 	datastore.Hinter
+	datastore.HeadsReader
+	datastore.ManyReader
 }
 
 func shared(log datastore.Log) datastore.Log {
-	if h, ok := log.(datastore.Hinter); ok {
-		return hinting{keptOpen{log}, h}
+	hints, ok := log.(datastore.Hinter)
+	heads, ok2 := log.(datastore.HeadsReader)
+	many, ok3 := log.(datastore.ManyReader)
+	if ok && ok2 && ok3 {
+		return distant{keptOpen{log}, hints, heads, many}
 	}
 	return keptOpen{log}
 }

@@ -109,8 +109,10 @@ type Log struct {
 }
 
 var (
-	_ datastore.Log    = (*Log)(nil)
-	_ datastore.Hinter = (*Log)(nil)
+	_ datastore.Log         = (*Log)(nil)
+	_ datastore.Hinter      = (*Log)(nil)
+	_ datastore.HeadsReader = (*Log)(nil)
+	_ datastore.ManyReader  = (*Log)(nil)
 )
 
 // Open connects to a database that was migrated. Its errors never hold the

@@ -40,3 +40,7 @@ func empty(t *testing.T) datastore.Log { return open(t, migrated(t)) }
 func TestPostgresIsALog(t *testing.T) { datastoretest.Run(t, empty) }
 
 func TestTheKeeperOverPostgres(t *testing.T) { datastoretest.RunKeeper(t, empty) }
+
+func TestFaultsInPostgres(t *testing.T) {
+	sqltest.RunFaults(t, sqltest.Target{Empty: migrated, Open: postgres.Open})
+}

@@ -160,13 +160,14 @@ type Tail struct {
 
 // Errors that Logs and Datastores wrap; test with errors.Is.
 var (
-	ErrForked    = errors.New("the history is another line than the one known")
-	ErrCompacted = errors.New("the revision is older than what is kept")
-	ErrAhead     = errors.New("the revision is beyond the head")
-	ErrNoStore   = errors.New("the store does not exist")
-	ErrAmbiguous = errors.New("the commit may or may not have happened")
-	ErrClosed    = errors.New("the datastore is closed")
-	ErrCorrupt   = errors.New("stored bytes are damaged")
+	ErrForked      = errors.New("the history is another line than the one known")
+	ErrCompacted   = errors.New("the revision is older than what is kept")
+	ErrAhead       = errors.New("the revision is beyond the head")
+	ErrNoStore     = errors.New("the store does not exist")
+	ErrAmbiguous   = errors.New("the commit may or may not have happened")
+	ErrUnavailable = errors.New("the database does not answer")
+	ErrClosed      = errors.New("the datastore is closed")
+	ErrCorrupt     = errors.New("stored bytes are damaged")
 )
 
 // Log keeps the rows and the history of stores, and judges nothing. All methods

@@ -22,9 +22,6 @@ import (
 	"github.com/pembadb/pemba/datastore"
 )
 
-// ErrUnavailable says that the database does not answer; test with errors.Is.
-var ErrUnavailable = errors.New("the database does not answer")
-
 // Index names an index of pemba_relationship.
 type Index uint8
 
@@ -116,7 +113,7 @@ var (
 )
 
 // Open connects to a database that was migrated. Its errors never hold the
-// password; they wrap [ErrUnavailable] or [ErrNotMigrated].
+// password; they wrap [datastore.ErrUnavailable] or [ErrNotMigrated].
 func Open(ctx context.Context, d *Dialect, uri string, o Options) (*Log, error) {
 	o = o.withDefaults()
 	l := &Log{dialect: d, options: o, unresolved: map[datastore.StoreID]bool{}}
@@ -217,7 +214,7 @@ func (l *Log) acquire(ctx context.Context, p *pgxpool.Pool) (*pgxpool.Conn, erro
 		return nil, datastore.ErrClosed
 	}
 	if limit.Err() != nil && p.Stat().AcquiredConns() == p.Config().MaxConns {
-		return nil, fmt.Errorf("%w: all %d connections are busy, and none came free in %s", ErrUnavailable, p.Config().MaxConns, l.options.Wait)
+		return nil, fmt.Errorf("%w: all %d connections are busy, and none came free in %s", datastore.ErrUnavailable, p.Config().MaxConns, l.options.Wait)
 	}
 	return nil, l.problem(ctx, err)
 }
@@ -235,9 +232,9 @@ func (l *Log) problem(ctx context.Context, err error) error {
 	case errors.As(err, &p) && !unreachable(p):
 		return fmt.Errorf("%s: %s (SQLSTATE %s)", l.dialect.Name, p.Message, p.Code)
 	case errors.As(err, &p):
-		return fmt.Errorf("%w: %s: %s (SQLSTATE %s)", ErrUnavailable, l.dialect.Name, p.Message, p.Code)
+		return fmt.Errorf("%w: %s: %s (SQLSTATE %s)", datastore.ErrUnavailable, l.dialect.Name, p.Message, p.Code)
 	}
-	return fmt.Errorf("%w: %s: %w", ErrUnavailable, l.dialect.Name, withoutConfig(err))
+	return fmt.Errorf("%w: %s: %w", datastore.ErrUnavailable, l.dialect.Name, withoutConfig(err))
 }
 
 // withoutConfig drops from a connection error what it tells about the

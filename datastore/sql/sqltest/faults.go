@@ -195,7 +195,7 @@ func (target Target) databaseIsAway(t *testing.T) {
 		},
 	} {
 		began := time.Now()
-		if err := f(); !errors.Is(err, sql.ErrUnavailable) {
+		if err := f(); !errors.Is(err, datastore.ErrUnavailable) {
 			t.Errorf("%s without the database: %v", name, err)
 		}
 		if took := time.Since(began); took > 8*time.Second {

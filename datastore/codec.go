@@ -57,6 +57,7 @@ func Seal(prev Hash, c Change) (Entry, error) {
 		RequestId:     c.RequestID,
 		RequestDigest: c.BodyDigest[:],
 		PayloadDigest: digest[:],
+		Metadata:      []byte(c.Metadata),
 	})
 	if err != nil {
 		return Entry{}, fmt.Errorf("encode change %d: %w", c.Revision, err)
@@ -105,7 +106,7 @@ func Open(e Entry) (Change, error) {
 	}
 	c := Change{
 		Revision: Revision(header.Revision), Time: time.UnixMicro(header.Time).UTC(), Actor: header.Actor,
-		Reason: header.Reason, RequestID: header.RequestId, BodyDigest: [32]byte(header.RequestDigest), Hash: e.Hash,
+		Reason: header.Reason, RequestID: header.RequestId, Metadata: string(header.Metadata), BodyDigest: [32]byte(header.RequestDigest), Hash: e.Hash,
 		Operations: make([]Operation, len(payload.Operations)),
 	}
 	for i, o := range payload.Operations {

@@ -107,11 +107,14 @@ type Token struct {
 
 // Change is one entry of a store's history.
 type Change struct {
-	Revision   Revision
-	Time       time.Time // UTC, microseconds; never decreases
-	Actor      string
-	Reason     string
-	RequestID  string
+	Revision  Revision
+	Time      time.Time // UTC, microseconds; never decreases
+	Actor     string
+	Reason    string
+	RequestID string
+	// Metadata is what the caller attached for those who read the history: a JSON
+	// object in canonical form (see [tuple.CanonicalJSON]), or empty.
+	Metadata   string
 	BodyDigest [32]byte // digest of the request, to tell a retry from a reuse of its id
 	Operations []Operation
 	Hash       Hash
@@ -339,6 +342,7 @@ type Request struct {
 	ID            string // request id; generated where empty
 	Actor         string
 	Reason        string
+	Metadata      string `json:",omitempty"` // see Change.Metadata
 	Preconditions []Precondition
 	Updates       []Update
 	Sets          []Set
@@ -348,6 +352,9 @@ type Request struct {
 	// and that anything may be left.
 	DeleteWhere *tuple.Filter
 	DeleteLimit int
+	// DeleteWhole refuses, with ErrTooLarge, a delete that DeleteLimit would cut
+	// off.
+	DeleteWhole bool `json:",omitempty"` // like Metadata, no part of the digest where it is not used
 	// Stores and tokens; for the store System only.
 	CreateStore *Store
 	DeleteStore string

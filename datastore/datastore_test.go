@@ -21,7 +21,7 @@ func sample(t testing.TB) datastore.Change {
 	}
 	at := time.Date(2027, 1, 1, 0, 0, 0, 5000, time.UTC)
 	return datastore.Change{
-		Revision: 7, Time: at, Actor: "ada", Reason: "because", RequestID: "r1", BodyDigest: [32]byte{1},
+		Revision: 7, Time: at, Actor: "ada", Reason: "because", RequestID: "r1", Metadata: `{"ticket":7}`, BodyDigest: [32]byte{1},
 		Operations: []datastore.Operation{
 			{Kind: datastore.Create, Relationship: rels[0]},
 			{Kind: datastore.Touch, Relationship: rels[1], Previous: &rels[0]},

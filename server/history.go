@@ -58,6 +58,9 @@ func changeProto(c *datastore.Change, head datastore.Head, store datastore.Store
 		Revision: uint64(c.Revision), Zookie: at.Zookie(store).String(), Time: timestamppb.New(c.Time),
 		Actor: c.Actor, Reason: c.Reason, RequestId: c.RequestID, Hash: c.Hash[:],
 	}
+	if c.Metadata != "" {
+		out.Metadata = jsonStruct(c.Metadata)
+	}
 	for i := range c.Operations {
 		if o := &c.Operations[i]; matches(f, o) {
 			out.Operations = append(out.Operations, operationProto(o))

@@ -158,6 +158,16 @@ func (s *Server) context(c *structpb.Struct, field string) (schema.Context, erro
 	return given, nil
 }
 
+// jsonStruct is a stored JSON object. What is stored is one; one that was damaged
+// is found by verify, and nil here.
+func jsonStruct(text string) *structpb.Struct {
+	out := &structpb.Struct{}
+	if err := out.UnmarshalJSON([]byte(text)); err != nil {
+		return nil
+	}
+	return out
+}
+
 func relationshipProto(r *tuple.Relationship) *pembav1.Relationship {
 	if r == nil {
 		return nil
@@ -170,10 +180,7 @@ func relationshipProto(r *tuple.Relationship) *pembav1.Relationship {
 	if r.Caveat.Name != "" {
 		out.Caveat = &pembav1.Caveat{Name: r.Caveat.Name}
 		if r.Caveat.Context != "" {
-			out.Caveat.Context = &structpb.Struct{}
-			if err := out.Caveat.Context.UnmarshalJSON([]byte(r.Caveat.Context)); err != nil {
-				out.Caveat.Context = nil // stored contexts are objects; a damaged one is found by verify
-			}
+			out.Caveat.Context = jsonStruct(r.Caveat.Context)
 		}
 	}
 	if !r.Expiration.IsZero() {

@@ -19,6 +19,7 @@ import (
 const (
 	maxRequestID = 192
 	maxReason    = 1024
+	maxMetadata  = 64 << 10
 )
 
 // tooMany is the error of more operations than a change may have.
@@ -39,6 +40,11 @@ func (k *Keeper) checkRequest(id datastore.StoreID, r *datastore.Request) error 
 		return datastore.OverLimit("request-id-bytes", maxRequestID, fmt.Sprintf("request id of %d bytes", len(r.ID)), "choose a shorter one")
 	case len(r.Reason) > maxReason:
 		return datastore.OverLimit("reason-bytes", maxReason, fmt.Sprintf("reason of %d bytes", len(r.Reason)), "shorten it")
+	case len(r.Metadata) > maxMetadata:
+		return datastore.OverLimit("metadata-bytes", maxMetadata, fmt.Sprintf("metadata of %d bytes", len(r.Metadata)), "keep it elsewhere, and attach where")
+	}
+	if canonical, err := tuple.CanonicalJSON(r.Metadata); err != nil || canonical != r.Metadata {
+		return fmt.Errorf("%w: the metadata is no JSON object in canonical form", datastore.ErrInvalid)
 	}
 	for _, text := range []struct{ name, value string }{{"request id", r.ID}, {"actor", r.Actor}, {"reason", r.Reason}} {
 		if !utf8.ValidString(text.value) {
@@ -215,7 +221,9 @@ func (j *judgement) decide(p *pending) error {
 		}
 	}
 	if r.DeleteWhere != nil {
-		j.deleteWhere(*r.DeleteWhere, r.DeleteLimit)
+		if err := j.deleteWhere(r); err != nil {
+			return err
+		}
 	}
 	if j.state.registry != nil {
 		return j.registry(r)
@@ -329,12 +337,20 @@ func (j *judgement) set(s datastore.Set) error {
 	return nil
 }
 
-func (j *judgement) deleteWhere(filter tuple.Filter, limit int) {
-	j.state.match(filter, func(r tuple.Relationship) bool {
+func (j *judgement) deleteWhere(r *datastore.Request) error {
+	limit := r.DeleteLimit
+	if r.DeleteWhole {
+		limit++ // one more tells that there are too many
+	}
+	j.state.match(*r.DeleteWhere, func(r tuple.Relationship) bool {
 		j.add(datastore.Operation{Kind: datastore.Delete, Relationship: r})
 		j.more = j.filled(limit)
 		return !j.more
 	})
+	if r.DeleteWhole && j.more {
+		return fmt.Errorf("more than %d relationships match %s: %w of one delete; delete them in parts", r.DeleteLimit, r.DeleteWhere, datastore.ErrTooLarge)
+	}
+	return nil
 }
 
 // filled reports whether a delete of up to limit relationships (zero: no limit)

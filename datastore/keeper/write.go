@@ -212,7 +212,7 @@ func (s *store) judge(working *state, batch []*pending, tail datastore.Tail, amb
 		}
 		change := datastore.Change{
 			Revision: working.head.Revision + 1, Time: j.now, Actor: p.request.Actor, Reason: p.request.Reason,
-			RequestID: p.request.ID, BodyDigest: p.digest, Operations: j.operations,
+			RequestID: p.request.ID, Metadata: p.request.Metadata, BodyDigest: p.digest, Operations: j.operations,
 		}
 		e, err := datastore.Seal(working.head.Hash, change)
 		if p.err = err; err != nil {

@@ -9,6 +9,7 @@ package pembav1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -124,7 +125,9 @@ type Change struct {
 	// What was done, in order; only what matches the filter, if there is one.
 	Operations []*Operation `protobuf:"bytes,8,rep,name=operations,proto3" json:"operations,omitempty"`
 	// How many operations the filter left out.
-	Filtered      uint32 `protobuf:"varint,9,opt,name=filtered,proto3" json:"filtered,omitempty"`
+	Filtered uint32 `protobuf:"varint,9,opt,name=filtered,proto3" json:"filtered,omitempty"`
+	// What the caller attached for those who read the history: the transaction metadata of authzed.api.v1. Absent: nothing.
+	Metadata      *structpb.Struct `protobuf:"bytes,10,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -220,6 +223,13 @@ func (x *Change) GetFiltered() uint32 {
 		return x.Filtered
 	}
 	return 0
+}
+
+func (x *Change) GetMetadata() *structpb.Struct {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
 }
 
 // One operation of a change.
@@ -574,7 +584,7 @@ var File_pemba_v1_change_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_change_proto_rawDesc = "" +
 	"\n" +
-	"\x15pemba/v1/change.proto\x12\bpemba.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bpemba/v1/relationship.proto\x1a\x13pemba/v1/role.proto\"\x9e\x02\n" +
+	"\x15pemba/v1/change.proto\x12\bpemba.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bpemba/v1/relationship.proto\x1a\x13pemba/v1/role.proto\"\xd3\x02\n" +
 	"\x06Change\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06zookie\x18\x02 \x01(\tR\x06zookie\x12.\n" +
@@ -587,7 +597,9 @@ const file_pemba_v1_change_proto_rawDesc = "" +
 	"\n" +
 	"operations\x18\b \x03(\v2\x13.pemba.v1.OperationR\n" +
 	"operations\x12\x1a\n" +
-	"\bfiltered\x18\t \x01(\rR\bfiltered\"\xa0\x02\n" +
+	"\bfiltered\x18\t \x01(\rR\bfiltered\x123\n" +
+	"\bmetadata\x18\n" +
+	" \x01(\v2\x17.google.protobuf.StructR\bmetadata\"\xa0\x02\n" +
 	"\tOperation\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.pemba.v1.OperationKindR\x04kind\x12.\n" +
 	"\x06before\x18\x02 \x01(\v2\x16.pemba.v1.RelationshipR\x06before\x12,\n" +
@@ -648,25 +660,27 @@ var file_pemba_v1_change_proto_goTypes = []any{
 	(*TokenChange)(nil),           // 5: pemba.v1.TokenChange
 	(*ChangeFilter)(nil),          // 6: pemba.v1.ChangeFilter
 	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*Relationship)(nil),          // 8: pemba.v1.Relationship
-	(Role)(0),                     // 9: pemba.v1.Role
+	(*structpb.Struct)(nil),       // 8: google.protobuf.Struct
+	(*Relationship)(nil),          // 9: pemba.v1.Relationship
+	(Role)(0),                     // 10: pemba.v1.Role
 }
 var file_pemba_v1_change_proto_depIdxs = []int32{
 	7,  // 0: pemba.v1.Change.time:type_name -> google.protobuf.Timestamp
 	2,  // 1: pemba.v1.Change.operations:type_name -> pemba.v1.Operation
-	0,  // 2: pemba.v1.Operation.kind:type_name -> pemba.v1.OperationKind
-	8,  // 3: pemba.v1.Operation.before:type_name -> pemba.v1.Relationship
-	8,  // 4: pemba.v1.Operation.after:type_name -> pemba.v1.Relationship
-	3,  // 5: pemba.v1.Operation.schema:type_name -> pemba.v1.SchemaChange
-	4,  // 6: pemba.v1.Operation.store:type_name -> pemba.v1.StoreChange
-	5,  // 7: pemba.v1.Operation.token:type_name -> pemba.v1.TokenChange
-	9,  // 8: pemba.v1.TokenChange.role:type_name -> pemba.v1.Role
-	0,  // 9: pemba.v1.ChangeFilter.operations:type_name -> pemba.v1.OperationKind
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	8,  // 2: pemba.v1.Change.metadata:type_name -> google.protobuf.Struct
+	0,  // 3: pemba.v1.Operation.kind:type_name -> pemba.v1.OperationKind
+	9,  // 4: pemba.v1.Operation.before:type_name -> pemba.v1.Relationship
+	9,  // 5: pemba.v1.Operation.after:type_name -> pemba.v1.Relationship
+	3,  // 6: pemba.v1.Operation.schema:type_name -> pemba.v1.SchemaChange
+	4,  // 7: pemba.v1.Operation.store:type_name -> pemba.v1.StoreChange
+	5,  // 8: pemba.v1.Operation.token:type_name -> pemba.v1.TokenChange
+	10, // 9: pemba.v1.TokenChange.role:type_name -> pemba.v1.Role
+	0,  // 10: pemba.v1.ChangeFilter.operations:type_name -> pemba.v1.OperationKind
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_pemba_v1_change_proto_init() }

@@ -40,6 +40,8 @@ type ChangeHeader struct {
 	RequestDigest []byte `protobuf:"bytes,7,opt,name=request_digest,json=requestDigest,proto3" json:"request_digest,omitempty"`
 	// SHA-256 of the stored ChangePayload, 32 bytes.
 	PayloadDigest []byte `protobuf:"bytes,8,opt,name=payload_digest,json=payloadDigest,proto3" json:"payload_digest,omitempty"`
+	// What the caller attached for those who read the history: a JSON object in canonical form. Empty: nothing.
+	Metadata      []byte `protobuf:"bytes,9,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -126,6 +128,13 @@ func (x *ChangeHeader) GetRequestDigest() []byte {
 func (x *ChangeHeader) GetPayloadDigest() []byte {
 	if x != nil {
 		return x.PayloadDigest
+	}
+	return nil
+}
+
+func (x *ChangeHeader) GetMetadata() []byte {
+	if x != nil {
+		return x.Metadata
 	}
 	return nil
 }
@@ -1044,7 +1053,7 @@ var File_pemba_stored_v1_change_proto protoreflect.FileDescriptor
 
 const file_pemba_stored_v1_change_proto_rawDesc = "" +
 	"\n" +
-	"\x1cpemba/stored/v1/change.proto\x12\x0fpemba.stored.v1\"\xf1\x01\n" +
+	"\x1cpemba/stored/v1/change.proto\x12\x0fpemba.stored.v1\"\x8d\x02\n" +
 	"\fChangeHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +
@@ -1054,7 +1063,8 @@ const file_pemba_stored_v1_change_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x12%\n" +
 	"\x0erequest_digest\x18\a \x01(\fR\rrequestDigest\x12%\n" +
-	"\x0epayload_digest\x18\b \x01(\fR\rpayloadDigest\"K\n" +
+	"\x0epayload_digest\x18\b \x01(\fR\rpayloadDigest\x12\x1a\n" +
+	"\bmetadata\x18\t \x01(\fR\bmetadata\"K\n" +
 	"\rChangePayload\x12:\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x1a.pemba.stored.v1.OperationR\n" +

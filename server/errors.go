@@ -159,6 +159,14 @@ func withFact(err error, key, value string) error {
 // status gives an error its code and reason. What is not known is logged and
 // told to the caller as INTERNAL only.
 func (s *Server) status(ctx context.Context, method string, err error) error {
+	st := s.pembaStatus(ctx, method, err)
+	if st != nil && isAuthzed(method) {
+		return authzedStatus(st, err)
+	}
+	return st
+}
+
+func (s *Server) pembaStatus(ctx context.Context, method string, err error) error {
 	if err == nil {
 		return nil
 	}

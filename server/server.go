@@ -1,4 +1,5 @@
-// Package server is the process: the gRPC services of pemba.v1, each a
+// Package server is the process: the gRPC services of pemba.v1, and those of
+// authzed.api.v1 for clients that speak it (the files authzed_*), each a
 // translation to the packages that decide, and who may call them.
 package server
 
@@ -12,6 +13,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	authzedv1 "github.com/authzed/authzed-go/proto/authzed/api/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
@@ -35,7 +37,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Server serves pemba.v1.
+// Server serves pemba.v1 and authzed.api.v1.
 type Server struct {
 	config Config
 	limits Limits
@@ -83,6 +85,11 @@ func New(c Config) (*Server, error) {
 	pembav1.RegisterHistoryServiceServer(s.grpc, &histories{Server: s})
 	pembav1.RegisterStoreServiceServer(s.grpc, &stores{Server: s})
 	pembav1.RegisterTokenServiceServer(s.grpc, &tokens{Server: s})
+	authzed := &authzedPermissions{Server: s}
+	authzedv1.RegisterPermissionsServiceServer(s.grpc, authzed)
+	authzedv1.RegisterSchemaServiceServer(s.grpc, &authzedSchemas{Server: s})
+	authzedv1.RegisterWatchServiceServer(s.grpc, &authzedWatches{Server: s})
+	authzedv1.RegisterExperimentalServiceServer(s.grpc, &authzedExperiments{permissions: authzed, schemas: &authzedSchemas{Server: s}})
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	return s, nil
@@ -115,6 +122,11 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if err != nil {
 		return nil, err
 	}
+	if isAuthzed(info.FullMethod) {
+		if err := validateAuthzed(req); err != nil {
+			return nil, err
+		}
+	}
 	call := newCall(ctx, c, s.limits.CallTime)
 	defer call.end()
 	ctx = call
@@ -128,6 +140,9 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	c, err := s.authenticate(ctx, info.FullMethod)
 	if err != nil {
 		return err
+	}
+	if isAuthzed(info.FullMethod) {
+		ss = validatingStream{ss}
 	}
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, callerKey{}, c))
 	defer cancel(nil)

@@ -129,10 +129,8 @@ func authzedStatus(st, err error) error {
 		}
 		reason := pembav1.ErrorReason(pembav1.ErrorReason_value["ERROR_REASON_"+info.Reason])
 		c, ok := counterparts[reason]
-		if reason == pembav1.ErrorReason_ERROR_REASON_LIMIT_EXCEEDED {
-			c, ok = overLimits[info.Metadata["limit"]]
-			// A question's own context is no relationship's.
-			ok = ok && (info.Metadata["limit"] != "max-context-bytes" || info.Metadata["relationship"] != "")
+		if over, found := overLimits[info.Metadata["limit"]]; found && overLimit(reason, info.Metadata) {
+			c, ok = over, true
 		}
 		if !ok {
 			return st
@@ -144,6 +142,16 @@ func authzedStatus(st, err error) error {
 		return authzedProblem(c.code, c.reason, status.Convert(st).Message(), facts...)
 	}
 	return st
+}
+
+// overLimit reports whether an error is of a limit. That of a context is named
+// wherever something is wrong with a context; it counts where a relationship's is
+// larger.
+func overLimit(reason pembav1.ErrorReason, facts map[string]string) bool {
+	if facts["limit"] == "max-context-bytes" {
+		return facts["relationship"] != "" && number(facts["context_size"]) > number(facts["maximum"])
+	}
+	return reason == pembav1.ErrorReason_ERROR_REASON_LIMIT_EXCEEDED
 }
 
 // namedType is the type, and the relation of it, that an error is about.

@@ -315,7 +315,8 @@ func (s *Server) importBulk(ctx context.Context, receive func() ([]*authzedv1.Re
 	for {
 		batch, err := receive()
 		if isEnd(err) {
-			return imp.loaded + uint64(len(imp.waiting)), imp.write(ctx)
+			err := imp.write(ctx)
+			return imp.loaded, err
 		}
 		if err != nil {
 			return 0, err

@@ -274,13 +274,13 @@ func (e notAllowed) Unwrap() []error { return []error{datastore.ErrSchema, e.err
 func (j *judgement) written(typ, relation string) error {
 	d := j.state.schema.Definition(typ)
 	if d == nil {
-		return fmt.Errorf("%w: %w: the schema has no definition %s", datastore.ErrSchema, schema.ErrUnknownType, typ)
+		return datastore.With(fmt.Errorf("%w: %w: the schema has no definition %s", datastore.ErrSchema, schema.ErrUnknownType, typ), "type", typ)
 	}
 	switch r := d.Relation(relation); {
 	case r == nil:
-		return fmt.Errorf("%w: %w: %s has no relation %s", datastore.ErrSchema, schema.ErrUnknownRelation, typ, relation)
+		return datastore.With(fmt.Errorf("%w: %w: %s has no relation %s", datastore.ErrSchema, schema.ErrUnknownRelation, typ, relation), "type", typ, "relation", relation)
 	case r.IsPermission():
-		return fmt.Errorf("%w: %w: %s of %s is computed; write the relations it is made of", datastore.ErrSchema, schema.ErrPermission, relation, typ)
+		return datastore.With(fmt.Errorf("%w: %w: %s of %s is computed; write the relations it is made of", datastore.ErrSchema, schema.ErrPermission, relation, typ), "type", typ, "relation", relation)
 	}
 	return nil
 }

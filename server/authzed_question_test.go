@@ -1,0 +1,304 @@
+package server_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	authzedv1 "github.com/authzed/authzed-go/proto/authzed/api/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
+)
+
+func createStore(name string) *pembav1.CreateStoreRequest {
+	return &pembav1.CreateStoreRequest{Store: name}
+}
+
+func tokenFor(name, store string) *pembav1.CreateTokenRequest {
+	return &pembav1.CreateTokenRequest{Name: name, Store: store, Role: pembav1.Role_ROLE_READER}
+}
+
+func readHistory(store string) *pembav1.ReadHistoryRequest {
+	return &pembav1.ReadHistoryRequest{Store: store}
+}
+
+func acheck(resource, permission, subject string) *authzedv1.CheckPermissionRequest {
+	return &authzedv1.CheckPermissionRequest{Resource: aobject(resource), Permission: permission, Subject: asubject(subject)}
+}
+
+// world is what the questions below are asked about.
+var world = []string{
+	"document:d#parent@folder:f",
+	"document:d#viewer@user:ada[in_office:{\"since\":9}]",
+	"document:d#viewer@group:eng#member",
+	"document:d#banned@user:eve",
+	"document:open#viewer@user:*",
+	"document:open#banned@user:eve",
+	"document:soon#viewer@user:bob[expiration:2999-01-01T00:00:00Z]",
+	"document:late#viewer@user:bob[expiration:2001-01-01T00:00:00Z]",
+	"folder:f#viewer@user:cyd",
+	"group:eng#member@user:dan",
+	"group:eng#member@user:eve",
+}
+
+const (
+	has         = authzedv1.CheckPermissionResponse_PERMISSIONSHIP_HAS_PERMISSION
+	hasNot      = authzedv1.CheckPermissionResponse_PERMISSIONSHIP_NO_PERMISSION
+	conditional = authzedv1.CheckPermissionResponse_PERMISSIONSHIP_CONDITIONAL_PERMISSION
+)
+
+func TestAStockClientChecks(t *testing.T) {
+	_, c := compatible(t)
+	ctx := t.Context()
+	before := touch(t, c, world[0])
+	at := touch(t, c, world...)
+	items := []*authzedv1.CheckBulkPermissionsRequestItem{}
+	old := []*authzedv1.BulkCheckPermissionRequestItem{}
+	var wants []authzedv1.CheckPermissionResponse_Permissionship
+	for _, q := range []struct {
+		resource, permission, subject, context string
+		want                                   authzedv1.CheckPermissionResponse_Permissionship
+		missing                                string
+	}{
+		{"document:d", "view", "user:cyd", "", has, ""},
+		{"document:d", "view", "user:dan", "", has, ""},
+		{"document:d", "viewer", "group:eng#member", "", has, ""},
+		{"document:d", "view", "user:eve", "", hasNot, ""},
+		{"document:d", "view", "user:ada", "", conditional, "hour"},
+		{"document:d", "view", "user:ada", `{"hour":10}`, has, ""},
+		{"document:d", "view", "user:ada", `{"hour":8}`, hasNot, ""},
+		{"document:open", "view", "user:zoe", "", has, ""},
+		{"document:open", "view", "user:eve", "", hasNot, ""},
+		{"document:soon", "view", "user:bob", "", has, ""},
+		{"document:late", "view", "user:bob", "", hasNot, ""},
+		{"document:none", "view", "user:bob", "", hasNot, ""},
+		{"document:d", "nobody", "user:cyd", "", hasNot, ""},
+	} {
+		r := acheck(q.resource, q.permission, q.subject)
+		if q.context != "" {
+			r.Context = astruct(q.context)
+		}
+		for _, consistency := range []*authzedv1.Consistency{fresh(at), exact(at), afully(), fastest(), nil} {
+			r.Consistency = consistency
+			got, err := c.CheckPermission(ctx, r)
+			if err != nil || got.Permissionship != q.want || got.CheckedAt.GetToken() == "" || strings.Join(got.GetPartialCaveatInfo().GetMissingRequiredContext(), ",") != q.missing {
+				t.Errorf("%v: %v, %v; want %v %s", r, got, err, q.want, q.missing)
+			}
+		}
+		items = append(items, &authzedv1.CheckBulkPermissionsRequestItem{Resource: r.Resource, Permission: r.Permission, Subject: r.Subject, Context: r.Context})
+		old = append(old, &authzedv1.BulkCheckPermissionRequestItem{Resource: r.Resource, Permission: r.Permission, Subject: r.Subject, Context: r.Context})
+		wants = append(wants, q.want)
+	}
+	r := acheck("document:d", "view", "user:dan")
+	r.Consistency = exact(before)
+	if got, err := c.CheckPermission(ctx, r); err != nil || got.Permissionship != hasNot {
+		t.Errorf("before the write: %v, %v", got, err)
+	}
+
+	wrong := &authzedv1.CheckBulkPermissionsRequestItem{Resource: aobject("document:d"), Permission: "veiw", Subject: asubject("user:ada")}
+	everybody := &authzedv1.CheckBulkPermissionsRequestItem{Resource: aobject("document:d"), Permission: "view", Subject: asubject("user:*")}
+	bulk, err := c.CheckBulkPermissions(ctx, &authzedv1.CheckBulkPermissionsRequest{Consistency: fresh(at), Items: append(slices.Clone(items), wrong, everybody)})
+	if err != nil || len(bulk.Pairs) != len(items)+2 || bulk.CheckedAt.GetToken() == "" {
+		t.Fatalf("in bulk: %v, %v", bulk, err)
+	}
+	for i, want := range wants {
+		if p := bulk.Pairs[i]; p.GetItem().GetPermissionship() != want || p.Request.Permission != items[i].Permission || (want == conditional) != (p.GetItem().PartialCaveatInfo != nil) {
+			t.Errorf("in bulk: %v, want %v", p, want)
+		}
+	}
+	aexpect(t, "one unknown permission in bulk", status.ErrorProto(bulk.Pairs[len(items)].GetError()), codes.FailedPrecondition,
+		authzedv1.ErrorReason_ERROR_REASON_UNKNOWN_RELATION_OR_PERMISSION, "definition_name", "document", "relation_or_permission_name", "veiw")
+	aexpect(t, "one wildcard in bulk", status.ErrorProto(bulk.Pairs[len(items)+1].GetError()), codes.InvalidArgument,
+		authzedv1.ErrorReason_ERROR_REASON_WILDCARD_NOT_ALLOWED, "disallowed_field", "subject_id")
+	was, err := c.BulkCheckPermission(ctx, &authzedv1.BulkCheckPermissionRequest{Consistency: fresh(at), Items: old}) //nolint:staticcheck // clients still call it
+	if err != nil || len(was.Pairs) != len(wants) {
+		t.Fatalf("in bulk, as it was called before: %v, %v", was, err)
+	}
+	for i, want := range wants {
+		if p := was.Pairs[i]; p.GetItem().GetPermissionship() != want {
+			t.Errorf("in bulk, as it was called before: %v, want %v", p, want)
+		}
+	}
+}
+
+func TestAStockClientLooksUpResources(t *testing.T) {
+	_, c := compatible(t)
+	at := touch(t, c, world...)
+	ask := func(subject, context string) *authzedv1.LookupResourcesRequest {
+		r := &authzedv1.LookupResourcesRequest{Consistency: fresh(at), ResourceObjectType: "document", Permission: "view", Subject: asubject(subject)}
+		if context != "" {
+			r.Context = astruct(context)
+		}
+		return r
+	}
+	look := func(r *authzedv1.LookupResourcesRequest) (out []string, cursors []*authzedv1.Cursor) {
+		t.Helper()
+		found, err := all(c.LookupResources(t.Context(), r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range found {
+			text := f.ResourceObjectId
+			if f.Permissionship == authzedv1.LookupPermissionship_LOOKUP_PERMISSIONSHIP_CONDITIONAL_PERMISSION {
+				text += "?" + strings.Join(f.PartialCaveatInfo.MissingRequiredContext, ",")
+			}
+			out, cursors = append(out, text), append(cursors, f.AfterResultCursor)
+			if f.LookedUpAt.GetToken() == "" {
+				t.Error("a result has no token")
+			}
+		}
+		return out, cursors
+	}
+	sorted := func(texts []string, _ []*authzedv1.Cursor) []string {
+		slices.Sort(texts)
+		return texts
+	}
+	equal(t, "of ada", sorted(look(ask("user:ada", ""))), []string{"d?hour", "open"})
+	equal(t, "of ada at ten", sorted(look(ask("user:ada", `{"hour":10}`))), []string{"d", "open"})
+	equal(t, "of eve", sorted(look(ask("user:eve", ""))), nil)
+	equal(t, "of bob", sorted(look(ask("user:bob", ""))), []string{"open", "soon"})
+	equal(t, "of a userset", sorted(look(ask("group:eng#member", ""))), []string{"d"})
+
+	many := []string{}
+	for _, id := range "abcdefghij" {
+		many = append(many, "document:"+string(id)+string(id)+"#viewer@user:fay")
+	}
+	at = touch(t, c, many...)
+	var paged []string
+	r := ask("user:fay", "")
+	r.OptionalLimit, r.WithDebug = 3, true
+	for {
+		page, cursors := look(r)
+		if len(page) == 0 {
+			break
+		}
+		if len(page) > 3 {
+			t.Fatalf("a page of %d", len(page))
+		}
+		paged, r.OptionalCursor = append(paged, page...), cursors[len(cursors)-1]
+		touch(t, c, "document:ab#viewer@user:fay", "document:zz#viewer@user:fay") // after the list began
+	}
+	equal(t, "pages", paged, []string{"aa", "bb", "cc", "dd", "ee", "ff", "gg", "hh", "ii", "jj", "open"})
+
+	r = ask("user:fay", "")
+	unlimited, cursors := look(r)
+	r.OptionalCursor = cursors[len(cursors)-1]
+	if rest, _ := look(r); len(rest) > 0 {
+		t.Errorf("behind the last of a list without a limit: %q", rest)
+	}
+	r.OptionalCursor = cursors[2]
+	again := append(sorted(look(r)), unlimited[:3]...)
+	for _, id := range unlimited {
+		if !slices.Contains(again, id) {
+			t.Errorf("a list that goes on in the middle misses %s", id)
+		}
+	}
+	r.Permission = "viewer"
+	_, err := all(c.LookupResources(t.Context(), r))
+	aexpect(t, "the cursor of another question", err, codes.FailedPrecondition, authzedv1.ErrorReason_ERROR_REASON_INVALID_CURSOR)
+}
+
+func TestAStockClientLooksUpSubjects(t *testing.T) {
+	_, c := compatible(t)
+	at := touch(t, c, append(world, "document:open#viewer@user:ada[in_office:{\"since\":9}]")...)
+	ask := func(resource, typ, relation string) *authzedv1.LookupSubjectsRequest {
+		return &authzedv1.LookupSubjectsRequest{
+			Consistency: fresh(at), Resource: aobject(resource), Permission: "view", SubjectObjectType: typ, OptionalSubjectRelation: relation,
+			OptionalCursor: &authzedv1.Cursor{Token: "ignored, as documented"},
+		}
+	}
+	look := func(r *authzedv1.LookupSubjectsRequest) (out []string) {
+		t.Helper()
+		found, err := all(c.LookupSubjects(t.Context(), r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range found {
+			text := f.Subject.SubjectObjectId
+			if f.Subject.Permissionship == authzedv1.LookupPermissionship_LOOKUP_PERMISSIONSHIP_CONDITIONAL_PERMISSION {
+				text += "?" + strings.Join(f.Subject.PartialCaveatInfo.MissingRequiredContext, ",")
+			}
+			for _, e := range f.ExcludedSubjects {
+				text += " but " + e.SubjectObjectId
+			}
+			out = append(out, text)
+			//nolint:staticcheck // older clients read these
+			if f.SubjectObjectId != f.Subject.SubjectObjectId || f.Permissionship != f.Subject.Permissionship || len(f.ExcludedSubjectIds) != len(f.ExcludedSubjects) {
+				t.Errorf("the fields of older clients differ: %v", f)
+			}
+			if f.LookedUpAt.GetToken() == "" {
+				t.Error("a result has no token")
+			}
+		}
+		slices.Sort(out)
+		return out
+	}
+	equal(t, "of d", look(ask("document:d", "user", "")), []string{"ada?hour", "cyd", "dan"})
+	r := ask("document:d", "user", "")
+	r.Context = astruct(`{"hour":12}`)
+	equal(t, "of d at noon", look(r), []string{"ada", "cyd", "dan"})
+	equal(t, "of d, usersets", look(ask("document:d", "group", "member")), []string{"eng"})
+	open := look(ask("document:open", "user", ""))
+	if !slices.Contains(open, "* but eve") {
+		t.Errorf("of open: %q", open)
+	}
+	r = ask("document:open", "user", "")
+	r.WildcardOption = authzedv1.LookupSubjectsRequest_WILDCARD_OPTION_EXCLUDE_WILDCARDS
+	for _, s := range look(r) {
+		if strings.HasPrefix(s, "*") || s == "eve" {
+			t.Errorf("without wildcards: %q", s)
+		}
+	}
+	r = ask("document:d", "user", "")
+	r.OptionalConcreteLimit = 1
+	_, err := all(c.LookupSubjects(t.Context(), r))
+	aexpect(t, "a limit, as documented", err, codes.Unimplemented, authzedv1.ErrorReason_ERROR_REASON_UNSPECIFIED)
+}
+
+// tree is the text of an expansion.
+func tree(n *authzedv1.PermissionRelationshipTree) string {
+	name := n.ExpandedObject.ObjectType + ":" + n.ExpandedObject.ObjectId + "#" + n.ExpandedRelation
+	var parts []string
+	if leaf := n.GetLeaf(); leaf != nil {
+		for _, s := range leaf.Subjects {
+			text := s.Object.ObjectType + ":" + s.Object.ObjectId
+			if s.OptionalRelation != "" {
+				text += "#" + s.OptionalRelation
+			}
+			parts = append(parts, text)
+		}
+		return name + "{" + strings.Join(parts, " ") + "}"
+	}
+	for _, c := range n.GetIntermediate().Children {
+		parts = append(parts, tree(c))
+	}
+	sign := map[authzedv1.AlgebraicSubjectSet_Operation]string{
+		authzedv1.AlgebraicSubjectSet_OPERATION_UNION: " + ", authzedv1.AlgebraicSubjectSet_OPERATION_INTERSECTION: " & ", authzedv1.AlgebraicSubjectSet_OPERATION_EXCLUSION: " - ",
+	}[n.GetIntermediate().Operation]
+	return name + "(" + strings.Join(parts, sign) + ")"
+}
+
+func TestAStockClientExpands(t *testing.T) {
+	_, c := compatible(t)
+	at := touch(t, c, world...)
+	for permission, want := range map[string]string{
+		"viewer": "document:d#viewer{group:eng#member user:ada}",
+		"view": "document:d#view(document:d#view(document:d#viewer{group:eng#member user:ada} + document:d#view(folder:f#view(folder:f#viewer{user:cyd})))" +
+			" - document:d#banned{user:eve})",
+		"all_view": "document:d#all_view(document:d#all_view(folder:f#view(folder:f#viewer{user:cyd})) & document:d#viewer{group:eng#member user:ada})",
+		"nobody":   "document:d#nobody{}",
+	} {
+		got, err := c.ExpandPermissionTree(t.Context(), &authzedv1.ExpandPermissionTreeRequest{Consistency: fresh(at), Resource: aobject("document:d"), Permission: permission})
+		if err != nil || got.ExpandedAt.GetToken() == "" {
+			t.Errorf("%s: %v, %v", permission, got, err)
+			continue
+		}
+		if text := tree(got.TreeRoot); text != want {
+			t.Errorf("%s:\n got %s\nwant %s", permission, text, want)
+		}
+	}
+	_, err := c.ExpandPermissionTree(t.Context(), &authzedv1.ExpandPermissionTreeRequest{Resource: aobject("document:d"), Permission: "veiw"})
+	aexpect(t, "an unknown permission", err, codes.FailedPrecondition, authzedv1.ErrorReason_ERROR_REASON_UNKNOWN_RELATION_OR_PERMISSION, "relation_or_permission_name", "veiw")
+}

@@ -64,13 +64,20 @@ func (p *authzedPermissions) CheckPermission(ctx context.Context, r *authzedv1.C
 		return nil, err
 	}
 	defer s.Close()
-	a, err := graph.Check(ctx, s, q, time.Now(), p.limits.graph())
+	out, now := &authzedv1.CheckPermissionResponse{CheckedAt: zedToken(s.Zookie())}, time.Now()
+	var a graph.Answer
+	if r.WithTracing {
+		if a, out.DebugTrace, err = p.traced(ctx, s, q, r.Context, now); err == nil {
+			out.OptionalExpiresAt = out.DebugTrace.Check.OptionalExpiresAt
+		}
+	} else if a, err = graph.Check(ctx, s, q, now, p.limits.graph()); err == nil {
+		out.OptionalExpiresAt, err = p.expiresAt(ctx, s, q, now)
+	}
 	if err != nil {
 		return nil, unknownIn(err, s.Schema(), &q)
 	}
-	return &authzedv1.CheckPermissionResponse{
-		CheckedAt: zedToken(s.Zookie()), Permissionship: permissionship(a), PartialCaveatInfo: partialCaveat(a),
-	}, nil
+	out.Permissionship, out.PartialCaveatInfo = permissionship(a), partialCaveat(a)
+	return out, nil
 }
 
 // bulkAnswer is the answer to one of many questions, or why there is none.
@@ -81,7 +88,7 @@ type bulkAnswer struct {
 }
 
 // authzedBulk answers many questions at one revision.
-func authzedBulk[Q asking](ctx context.Context, s *Server, c *authzedv1.Consistency, items []Q) (datastore.Snapshot, []bulkAnswer, error) {
+func authzedBulk[Q asking](ctx context.Context, s *Server, c *authzedv1.Consistency, items []Q, now time.Time) (datastore.Snapshot, []bulkAnswer, error) {
 	if err := atMost(len(items), s.limits.BulkItems, "max-bulk-items", "items in one call", "split it"); err != nil {
 		return nil, nil, datastore.With(err, "count", strconv.Itoa(len(items)))
 	}
@@ -97,7 +104,7 @@ func authzedBulk[Q asking](ctx context.Context, s *Server, c *authzedv1.Consiste
 			qs, place = append(qs, out[i].question), append(place, i)
 		}
 	}
-	answers, errs := graph.CheckBulk(ctx, snapshot, qs, time.Now(), s.limits.graph())
+	answers, errs := graph.CheckBulk(ctx, snapshot, qs, now, s.limits.graph())
 	if err := ctx.Err(); err != nil {
 		snapshot.Close()
 		return nil, nil, err
@@ -109,7 +116,8 @@ func authzedBulk[Q asking](ctx context.Context, s *Server, c *authzedv1.Consiste
 }
 
 func (p *authzedPermissions) CheckBulkPermissions(ctx context.Context, r *authzedv1.CheckBulkPermissionsRequest) (*authzedv1.CheckBulkPermissionsResponse, error) {
-	s, answers, err := authzedBulk(ctx, p.Server, r.Consistency, r.Items)
+	now := time.Now()
+	s, answers, err := authzedBulk(ctx, p.Server, r.Consistency, r.Items, now)
 	if err != nil {
 		return nil, err
 	}
@@ -122,6 +130,11 @@ func (p *authzedPermissions) CheckBulkPermissions(ctx context.Context, r *authze
 			pair.Response = &authzedv1.CheckBulkPermissionsPair_Error{Error: st.Proto()}
 		} else {
 			item := &authzedv1.CheckBulkPermissionsResponseItem{Permissionship: permissionship(a.answer), PartialCaveatInfo: partialCaveat(a.answer)}
+			if r.WithTracing {
+				if _, item.DebugTrace, err = p.traced(ctx, s, a.question, r.Items[i].Context, now); err != nil {
+					return nil, err
+				}
+			}
 			pair.Response = &authzedv1.CheckBulkPermissionsPair_Item{Item: item}
 		}
 		out.Pairs[i] = pair

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	authzedv1 "github.com/authzed/authzed-go/proto/authzed/api/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
 )
@@ -301,4 +303,86 @@ func TestAStockClientExpands(t *testing.T) {
 	}
 	_, err := c.ExpandPermissionTree(t.Context(), &authzedv1.ExpandPermissionTreeRequest{Resource: aobject("document:d"), Permission: "veiw"})
 	aexpect(t, "an unknown permission", err, codes.FailedPrecondition, authzedv1.ErrorReason_ERROR_REASON_UNKNOWN_RELATION_OR_PERMISSION, "relation_or_permission_name", "veiw")
+}
+
+// traceText is the text of a trace.
+func traceText(c *authzedv1.CheckDebugTrace) string {
+	text := c.Resource.ObjectType + ":" + c.Resource.ObjectId + "#" + c.Permission
+	if c.PermissionType == authzedv1.CheckDebugTrace_PERMISSION_TYPE_PERMISSION {
+		text += "()"
+	}
+	text += " " + strings.ToLower(strings.TrimPrefix(c.Result.String(), "PERMISSIONSHIP_"))
+	if i := c.CaveatEvaluationInfo; i != nil {
+		text += " [" + i.CaveatName + " " + strings.TrimPrefix(i.Result.String(), "RESULT_")
+		for name, v := range i.Context.AsMap() {
+			text += fmt.Sprintf(" %s=%v", name, v)
+		}
+		if missing := i.PartialCaveatInfo.GetMissingRequiredContext(); len(missing) > 0 {
+			text += " " + strings.Join(missing, ",")
+		}
+		text += "]"
+	}
+	if c.OptionalExpiresAt != nil {
+		text += " until " + c.OptionalExpiresAt.AsTime().Format("2006")
+	}
+	if c.GetWasCachedResult() {
+		text += " known"
+	}
+	var parts []string
+	for _, sub := range c.GetSubProblems().GetTraces() {
+		parts = append(parts, traceText(sub))
+	}
+	if len(parts) > 0 {
+		text += " {" + strings.Join(parts, "; ") + "}"
+	}
+	return text
+}
+
+func TestATraceShowsWhatAnAnswerRestsOn(t *testing.T) {
+	_, c := compatible(t)
+	ctx := t.Context()
+	at := touch(t, c, world...)
+	items := []*authzedv1.CheckBulkPermissionsRequestItem{}
+	var wants []string
+	for _, q := range []struct{ resource, subject, context, want string }{
+		{"document:d", "user:cyd", "", "document:d#view() has_permission {folder:f#view() has_permission {folder:f#viewer has_permission}; document:d#banned no_permission}"},
+		{"document:d", "user:dan", "", "document:d#view() has_permission {document:d#viewer has_permission {group:eng#member has_permission}; document:d#banned no_permission}"},
+		{"document:d", "user:eve", "", "document:d#view() no_permission {document:d#banned has_permission}"},
+		{"document:d", "user:ada", `{"hour":10,"other":1}`, "document:d#view() has_permission {document:d#viewer has_permission [in_office TRUE hour=10]; document:d#banned no_permission}"},
+		{"document:d", "user:ada", "", "document:d#view() conditional_permission {document:d#viewer conditional_permission [in_office MISSING_SOME_CONTEXT hour]}"},
+		{"document:soon", "user:bob", "", "document:soon#view() has_permission until 2999 {document:soon#viewer has_permission until 2999; document:soon#banned no_permission}"},
+	} {
+		r := acheck(q.resource, "view", q.subject)
+		r.Consistency, r.WithTracing = fresh(at), true
+		if q.context != "" {
+			r.Context = astruct(q.context)
+		}
+		got, err := c.CheckPermission(ctx, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := traceText(got.DebugTrace.Check); text != q.want {
+			t.Errorf("%s of %s:\n got %s\nwant %s", q.resource, q.subject, text, q.want)
+		}
+		root := got.DebugTrace.Check
+		if got.DebugTrace.SchemaUsed != authzedSchema || root.Duration.AsDuration() <= 0 || root.TraceOperationId == "" || root.Source == "" || root.Subject.Object.ObjectId == "" {
+			t.Errorf("the trace lacks something: %v", root)
+		}
+		items = append(items, &authzedv1.CheckBulkPermissionsRequestItem{Resource: r.Resource, Permission: r.Permission, Subject: r.Subject, Context: r.Context})
+		wants = append(wants, q.want)
+		r.WithTracing = false
+		if plain, err := c.CheckPermission(ctx, r); err != nil || plain.DebugTrace != nil || plain.Permissionship != got.Permissionship ||
+			!proto.Equal(plain.OptionalExpiresAt, got.OptionalExpiresAt) || (plain.OptionalExpiresAt != nil) != strings.Contains(q.want, "until") {
+			t.Errorf("without a trace: %v, %v", plain, err)
+		}
+	}
+	bulk, err := c.CheckBulkPermissions(ctx, &authzedv1.CheckBulkPermissionsRequest{Consistency: fresh(at), Items: items, WithTracing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range wants {
+		if text := traceText(bulk.Pairs[i].GetItem().DebugTrace.Check); text != want {
+			t.Errorf("in bulk:\n got %s\nwant %s", text, want)
+		}
+	}
 }

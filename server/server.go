@@ -14,6 +14,7 @@ import (
 	"time"
 
 	authzedv1 "github.com/authzed/authzed-go/proto/authzed/api/v1"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/pembadb/pemba/datastore"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
+	"github.com/pembadb/pemba/schema"
 )
 
 // Config is what a Server needs; Datastore must be set.
@@ -48,6 +50,8 @@ type Server struct {
 	ctx    context.Context // ends when the server stops, and with it streams that never end
 	stop   context.CancelFunc
 	token  [32]byte // hash of the static token
+	// expiring remembers on what relationships that expire can bear: see mayExpire.
+	expiring *lru.Cache[*schema.Relation, bool]
 }
 
 // workers are goroutines that stay for the next call, with the stack that calls
@@ -65,6 +69,10 @@ func New(c Config) (*Server, error) {
 	s := &Server{config: c, limits: c.Limits.withDefaults(), ds: c.Datastore, log: c.Logger, health: health.NewServer()}
 	if c.Token != "" {
 		s.token = sha256.Sum256([]byte(c.Token))
+	}
+	var err error
+	if s.expiring, err = lru.New[*schema.Relation, bool](10_000); err != nil {
+		return nil, err
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	// Handlers end before Stop returns, so that nobody uses a closed datastore.

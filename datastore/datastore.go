@@ -70,7 +70,8 @@ type Operation struct {
 	// Relationship is what was created or touched, or what stood before it was
 	// deleted or expired.
 	Relationship tuple.Relationship
-	// Previous is what a Touch replaced; nil if nothing stood there.
+	// Previous is what a Touch replaced, or the expired relationship that a Create
+	// did; nil if nothing stood there.
 	Previous *tuple.Relationship
 	Schema   *SchemaText
 	Store    *Store

@@ -24,7 +24,7 @@ func Statements(d *Dialect) map[string]Statement {
 		"after":    {selectAfter, 3, "pemba_change_pkey", true},
 		"change":   {selectChange, 2, "pemba_change_pkey", false},
 		"request":  {selectRequest, 2, "pemba_change_request", false},
-		"close":    {closeRows, 8, "pemba_relationship_", false},
+		"close":    {d.CloseRows, 8, "pemba_relationship_pkey", false},
 		"collect":  {collectRows(d), 3, "pemba_relationship_deleted", false},
 		"new head": {updateHead, 4, "", false},
 	}

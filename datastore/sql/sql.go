@@ -45,6 +45,10 @@ type Dialect struct {
 	// way that a statement can take that index only: which one is right follows
 	// from the question, and must not hang on statistics.
 	Through func(Index) (from, store string)
+	// CloseRows ends live rows: $1 store, then arrays of the columns of their keys
+	// and of the revisions at which they end. It must look the rows up one by one,
+	// whatever the statistics: the plan made on an empty table stays.
+	CloseRows string
 	// Announce, if set, tells other nodes of new heads, on a connection of its own
 	// and outside of transactions.
 	Announce func(ctx context.Context, c *pgx.Conn, stores []datastore.StoreID) error

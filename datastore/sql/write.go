@@ -249,7 +249,9 @@ func gather(head datastore.Head, entries []datastore.Entry) (*writes, error) {
 		for _, o := range e.Operations {
 			switch o.Kind {
 			case datastore.Create, datastore.Touch:
-				w.close(o.Relationship.Key, e.Revision)
+				if o.Previous != nil {
+					w.close(o.Relationship.Key, e.Revision)
+				}
 				w.open[o.Relationship.Key] = len(w.inserted)
 				w.inserted = append(w.inserted, inserted{datastore.Row{Relationship: o.Relationship, Created: e.Revision}, live})
 			case datastore.Delete, datastore.Expire:
@@ -297,13 +299,6 @@ func (w *writes) change(e datastore.Entry) {
 const insertChange = `INSERT INTO pemba_change (store, revision, part, parts, request_id, header, payload, hash)
 	SELECT $1::bigint, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[])`
 
-const closeRows = `UPDATE pemba_relationship AS r SET deleted = k.deleted
-	FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])
-		AS k (object_type, object_id, relation, subject_type, subject_id, subject_relation, deleted)
-	WHERE r.store = $1 AND r.object_type = k.object_type AND r.object_id = k.object_id AND r.relation = k.relation
-		AND r.subject_type = k.subject_type AND r.subject_id = k.subject_id AND r.subject_relation = k.subject_relation
-		AND r.deleted = 9223372036854775807`
-
 const insertRows = `INSERT INTO pemba_relationship (store, ` + keyColumns + `, created, deleted, caveat, context, expiration)
 	SELECT $1::bigint, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
 		$8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::bigint[])`
@@ -316,7 +311,7 @@ const insertSchema = `INSERT INTO pemba_schema (store, revision, text, hash, pre
 const updateHead = `UPDATE pemba_head SET revision = $2, hash = $3, time = $4 WHERE store = $1`
 
 // queue puts the statements into a batch.
-func (w *writes) queue(batch *pgx.Batch, store datastore.StoreID) {
+func (w *writes) queue(d *Dialect, batch *pgx.Batch, store datastore.StoreID) {
 	id := int64(store)
 	if len(w.changes) > 0 {
 		batch.Queue(insertChange, append([]any{id}, changeArrays(w.changes)...)...)
@@ -327,7 +322,7 @@ func (w *writes) queue(batch *pgx.Batch, store datastore.StoreID) {
 			keys.set(i, c.key)
 			deleted[i] = int64(c.at)
 		}
-		batch.Queue(closeRows, append(keys.args(id), deleted)...)
+		batch.Queue(d.CloseRows, append(keys.args(id), deleted)...)
 	}
 	if len(w.inserted) > 0 {
 		batch.Queue(insertRows, rowArrays(id, w.inserted)...)
@@ -399,7 +394,7 @@ func (u *update) commit(ctx context.Context, w *writes) error {
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), u.log.options.Commit)
 	defer cancel()
 	var batch pgx.Batch
-	w.queue(&batch, u.store)
+	w.queue(u.log.dialect, &batch, u.store)
 	batch.Queue("COMMIT")
 	results := u.conn.SendBatch(limit, &batch)
 	for i := range batch.Len() {

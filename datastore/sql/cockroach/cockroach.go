@@ -26,6 +26,12 @@ var Dialect = &sql.Dialect{
 			sql.ObjectIndex: "pemba_relationship_pkey", sql.SubjectIndex: "pemba_relationship_subject", sql.ClosedIndex: "pemba_relationship_deleted",
 		}[i], "store = $1"
 	},
+	CloseRows: `UPDATE pemba_relationship AS r SET deleted = k.deleted
+		FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])
+			AS k (object_type, object_id, relation, subject_type, subject_id, subject_relation, deleted)
+		WHERE r.store = $1 AND r.object_type = k.object_type AND r.object_id = k.object_id AND r.relation = k.relation
+			AND r.subject_type = k.subject_type AND r.subject_id = k.subject_id AND r.subject_relation = k.subject_relation
+			AND r.deleted = 9223372036854775807`,
 	Listen: listen,
 	Execute: func(ctx context.Context, c *pgx.Conn, f func(pgx.Tx) error) error {
 		return crdbpgx.ExecuteTx(ctx, c, pgx.TxOptions{IsoLevel: pgx.Serializable}, f)

@@ -38,6 +38,17 @@ var Dialect = &sql.Dialect{
 			sql.ObjectIndex: "store = $1", sql.SubjectIndex: "- store = - $1::bigint", sql.ClosedIndex: "store + 0 = $1",
 		}[i]
 	},
+	CloseRows: `WITH old AS MATERIALIZED (
+			SELECT r.ctid AS row, k.deleted
+			FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])
+				AS k (object_type, object_id, relation, subject_type, subject_id, subject_relation, deleted)
+			CROSS JOIN LATERAL (
+				SELECT ctid FROM pemba_relationship
+				WHERE store = $1 AND object_type = k.object_type AND object_id = k.object_id AND relation = k.relation
+					AND subject_type = k.subject_type AND subject_id = k.subject_id AND subject_relation = k.subject_relation
+					AND deleted = 9223372036854775807
+				LIMIT 1) AS r)
+		UPDATE pemba_relationship AS r SET deleted = old.deleted FROM old WHERE r.ctid = old.row`,
 	Announce: announce,
 	Listen:   listen,
 	Execute: func(ctx context.Context, c *pgx.Conn, f func(pgx.Tx) error) error {

@@ -44,3 +44,7 @@ func TestTheKeeperOverPostgres(t *testing.T) { datastoretest.RunKeeper(t, empty)
 func TestFaultsInPostgres(t *testing.T) {
 	sqltest.RunFaults(t, sqltest.Target{Empty: migrated, Open: postgres.Open})
 }
+
+func BenchmarkPostgres(b *testing.B) {
+	sqltest.RunBenchmarks(b, sqltest.Target{Empty: migrated, Open: postgres.Open})
+}

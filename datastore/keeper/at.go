@@ -62,6 +62,9 @@ func (s *store) snapshot(ctx context.Context, st *state, err error) (datastore.S
 	if s.keeper.opts.Direct {
 		return s.direct(ctx, st.head)
 	}
+	if st.far != nil {
+		return s.directAt(st), nil
+	}
 	return st.resident, nil
 }
 

@@ -372,6 +372,10 @@ func relationshipBytes(r *tuple.Relationship) int {
 
 // sweep turns what has expired into operations, up to a change's worth.
 func (j *judgement) sweep() {
+	if j.state.far != nil {
+		j.sweepFar()
+		return
+	}
 	j.state.expiring.Scan(func(e expiring) bool {
 		if e.at > j.now.UnixMicro() || len(j.operations) == j.keeper.opts.MaxOperations || j.full() {
 			j.more = e.at <= j.now.UnixMicro()
@@ -379,6 +383,19 @@ func (j *judgement) sweep() {
 		}
 		j.add(datastore.Operation{Kind: datastore.Expire, Relationship: j.state.relationship(e.edge)})
 		return true
+	})
+	j.nothing = len(j.operations) == 0
+}
+
+// sweepFar is sweep for a store that is not in memory.
+func (j *judgement) sweepFar() {
+	yes := true
+	j.state.match(tuple.Filter{Expires: &yes}, func(r tuple.Relationship) bool {
+		if r.Expired(j.now) {
+			j.add(datastore.Operation{Kind: datastore.Expire, Relationship: r})
+		}
+		j.more = len(j.operations) >= j.keeper.opts.MaxOperations || j.full()
+		return !j.more
 	})
 	j.nothing = len(j.operations) == 0
 }
@@ -433,8 +450,7 @@ func (j *judgement) orphans(next *schema.Schema) error {
 	count := 0
 	var example tuple.Relationship
 	var why error
-	j.state.forward.Scan(func(e edge) bool {
-		r := j.state.relationship(e)
+	j.state.match(tuple.Filter{}, func(r tuple.Relationship) bool {
 		err := next.CheckRelationship(r)
 		switch {
 		case err == nil:

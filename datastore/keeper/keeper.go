@@ -35,6 +35,16 @@ type Options struct {
 	HistoryRetention time.Duration
 	// DirectWidth is how many queries a direct read gathers (64).
 	DirectWidth int
+	// ResidentMemory bounds, in bytes, what stores take in memory together; zero
+	// is no bound. Stores that do not fit are read from the Log, and make room for
+	// others the sooner the longer nobody has used them.
+	ResidentMemory int64
+	// ResidentMaxRelationships bounds the relationships of a store in memory; zero
+	// is no bound.
+	ResidentMaxRelationships int
+	// ResidentIdle is how long a store must be unused to make room for another,
+	// and how often a store out of memory tries to come back (10 s).
+	ResidentIdle time.Duration
 	// Direct answers every question from the Log at its revision, as if the store
 	// were too old to be in memory. Writes are judged in memory all the same.
 	Direct bool
@@ -57,6 +67,7 @@ func (o Options) withDefaults() Options {
 	set(&o.MaxStaleness, time.Second)
 	set(&o.SweepEvery, 10*time.Second)
 	set(&o.Retention, 24*time.Hour)
+	set(&o.ResidentIdle, 10*time.Second)
 	count := func(n *int, v int) {
 		if *n == 0 {
 			*n = v
@@ -81,7 +92,8 @@ type Keeper struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	stores sync.Map // by datastore.StoreID: *store
+	stores   sync.Map // by datastore.StoreID: *store
+	resident residency
 	// confirming tells that one read confirms all stores that were asked.
 	confirming bool
 
@@ -97,6 +109,7 @@ var _ datastore.Datastore = (*Keeper)(nil)
 func Open(log datastore.Log, opts Options) (*Keeper, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &Keeper{log: log, opts: opts.withDefaults(), ctx: ctx, cancel: cancel}
+	k.resident.sizes = map[*store]int64{}
 	heads, ok := log.(datastore.HeadsReader)
 	k.confirming = ok
 	if err := k.bootstrap(ctx); err != nil {
@@ -200,7 +213,11 @@ func (k *Keeper) open(id datastore.StoreID) (*store, error) {
 	return s.(*store), nil
 }
 
-func (k *Keeper) forget(id datastore.StoreID) { k.stores.Delete(id) }
+func (k *Keeper) forget(id datastore.StoreID) {
+	if s, ok := k.stores.LoadAndDelete(id); ok {
+		k.release(s.(*store))
+	}
+}
 
 // state returns a store's state at the head.
 func (k *Keeper) state(ctx context.Context, id datastore.StoreID) (*state, error) {

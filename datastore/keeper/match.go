@@ -18,6 +18,10 @@ func (s *state) match(filter tuple.Filter, f func(tuple.Relationship) bool) {
 	if s.schema == nil {
 		return // a store without a schema holds no relationship
 	}
+	if s.far != nil {
+		s.far.match(filter, f)
+		return
+	}
 	each := func(e edge) bool {
 		if r := s.relationship(e); filter.Matches(r) {
 			return f(r)

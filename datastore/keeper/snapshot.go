@@ -166,6 +166,13 @@ func (s *store) direct(ctx context.Context, head datastore.Head) (datastore.Snap
 	return &direct{state: st, log: s.log, width: s.keeper.opts.DirectWidth}, nil
 }
 
+// directAt returns a snapshot of a state that is not in memory.
+func (s *store) directAt(st *state) datastore.Snapshot {
+	d := newState(s.id, st.head)
+	d.schema, d.text, d.names = st.schema, st.text, st.names
+	return &direct{state: d, log: s.log, width: s.keeper.opts.DirectWidth}
+}
+
 func (d *direct) Store() datastore.StoreID { return d.store }
 func (d *direct) Head() datastore.Head     { return d.head }
 func (d *direct) Zookie() string           { return d.head.Zookie(d.store).String() }

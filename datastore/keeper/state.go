@@ -89,6 +89,8 @@ type state struct {
 	// place when one of them changes.
 	nesting  *datastore.Memo
 	resident *resident // the snapshot of a published state
+	// far, if set, has the relationships: they are not in memory.
+	far *far
 }
 
 func newState(store datastore.StoreID, head datastore.Head) *state {
@@ -111,6 +113,9 @@ func (s *state) copy() *state {
 	c := *s
 	c.forward, c.backward, c.expiring = s.forward.Copy(), s.backward.Copy(), s.expiring.Copy()
 	c.names, c.resident = s.names, nil
+	if s.far != nil {
+		c.far = s.far.after(s.head.Revision)
+	}
 	if s.registry != nil {
 		c.registry = s.registry.copy()
 	}
@@ -156,6 +161,9 @@ func (s *state) relationship(e edge) tuple.Relationship {
 
 // find returns the relationship of that identity, expired or not.
 func (s *state) find(k tuple.Key) (tuple.Relationship, bool) {
+	if s.far != nil {
+		return s.far.find(k)
+	}
 	e, ok := s.edgeOf(k)
 	if ok {
 		e, ok = s.forward.Get(e)
@@ -190,6 +198,11 @@ func (s *state) intern(r *tuple.Relationship) (edge, error) {
 }
 
 func (s *state) put(r *tuple.Relationship) error {
+	if s.far != nil {
+		kept := *r
+		s.far.changed[r.Key] = &kept
+		return nil
+	}
 	e, err := s.intern(r)
 	if err != nil {
 		return err
@@ -207,6 +220,10 @@ func (s *state) put(r *tuple.Relationship) error {
 }
 
 func (s *state) remove(k tuple.Key) {
+	if s.far != nil {
+		s.far.changed[k] = nil
+		return
+	}
 	e, ok := s.edgeOf(k)
 	if !ok {
 		return
@@ -293,6 +310,17 @@ func (s *state) follow(entries []datastore.Entry) error {
 		}
 	}
 	return nil
+}
+
+// What an edge takes in both of its trees, and in the order of ends.
+const (
+	edgeBytes = 2 * 28 // three quarters full
+	endBytes  = 40
+)
+
+// size is about how many bytes a state takes in memory, its dictionary included.
+func (s *state) size() int64 {
+	return int64(s.forward.Len())*edgeBytes + int64(s.expiring.Len())*endBytes + s.dict.weight()
 }
 
 // crowded reports whether most of the dictionary is of things long gone.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,11 @@ type store struct {
 	log    datastore.Log
 
 	current atomic.Pointer[published]
-	asked   atomic.Bool // since it was last confirmed together with others
+	used    atomic.Int64 // sinceStart of about the last question or write
+	size    atomic.Int64 // about what it took in memory, or would
+	tried   atomic.Int64 // sinceStart of the last attempt to enter memory
+	swept   atomic.Int64 // sinceStart of the last search for what expired, out of memory
+	asked   atomic.Bool  // since it was last confirmed together with others
 
 	publishing sync.Mutex // held to copy the current state and to replace it
 	reading    sync.Mutex // held by the catch-up under way
@@ -97,7 +102,12 @@ func (s *store) recent(ctx context.Context) (*state, error) {
 		if !s.asked.Load() {
 			s.asked.Store(true)
 		}
-		if age := time.Duration(sinceStart() - at); at != 0 && age < s.keeper.opts.MaxStaleness {
+		now := sinceStart()
+		s.use(now)
+		if p.far != nil {
+			s.enterMemory()
+		}
+		if age := time.Duration(now - at); at != 0 && age < s.keeper.opts.MaxStaleness {
 			// So that nobody has to wait on a store in use. Where one read confirms
 			// many, it comes first.
 			if age > s.keeper.opts.MaxStaleness*3/4 || age > s.keeper.opts.MaxStaleness/2 && !s.keeper.confirming {
@@ -220,17 +230,31 @@ func (s *store) copy(st *state) *state {
 }
 
 // publish makes st the current state unless a later one already is, and returns
-// the current one.
+// the one that is current then.
 func (s *store) publish(st *state) *published {
-	if st.crowded() {
+	if st.far != nil {
+		st.far = st.far.after(st.head.Revision)
+	} else if st.crowded() {
 		if smaller, err := st.compacted(); err == nil {
 			st = smaller
 		}
 	}
+	p := s.advance(st)
+	if p.state == st && st.far == nil && !s.keeper.admit(s, st) {
+		s.leaveMemory()
+	}
+	return p
+}
+
+// advance is publish without looking at the room it takes. A state that is in
+// memory where the current one no longer is, or the other way round, does not
+// take its place: who made it catches up.
+func (s *store) advance(st *state) *published {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
 	old := s.current.Load()
-	if old != nil && old.head.Incarnation == st.head.Incarnation && old.head.Revision >= st.head.Revision {
+	if old != nil && old.head.Incarnation == st.head.Incarnation &&
+		(old.head.Revision >= st.head.Revision || (old.far == nil) != (st.far == nil)) {
 		return old
 	}
 	return s.replace(old, st)
@@ -278,6 +302,9 @@ func (s *store) reload(ctx context.Context, stale *published) error {
 	if err != nil {
 		return fmt.Errorf("load store %d at revision %d: %w", s.id, head.Revision, err)
 	}
+	if st.far == nil && !s.keeper.admit(s, st) {
+		st = s.farState(st)
+	}
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
 	old := s.current.Load()
@@ -310,12 +337,37 @@ func (s *store) load(ctx context.Context, head datastore.Head) (*state, error) {
 	if err := s.loadSchema(ctx, st); err != nil {
 		return nil, err
 	}
+	if s.keeper.bounded() && s.size.Load() > s.keeper.room(s) {
+		return s.farState(st), nil
+	}
+	return s.loadRows(ctx, st)
+}
+
+// loadRows reads a store's relationships into st, or gives up when they turn out
+// to be more than there is room for.
+func (s *store) loadRows(ctx context.Context, st *state) (*state, error) {
+	room, most, count, tooLarge := s.keeper.room(s), s.keeper.maxRelationships(), 0, false
 	var failed error
 	rows := iter.Seq[tuple.Relationship](func(yield func(tuple.Relationship) bool) {
-		failed = s.log.Rows(ctx, s.id, head.Revision, datastore.RowQuery{}, func(r datastore.Row) bool { return yield(r.Relationship) })
+		failed = s.log.Rows(ctx, s.id, st.head.Revision, datastore.RowQuery{}, func(r datastore.Row) bool {
+			count++
+			if count > most {
+				tooLarge = true
+				s.size.Store(math.MaxInt64)
+			} else if count%1024 == 0 {
+				if size := int64(count)*edgeBytes + st.dict.weight(); size > room {
+					tooLarge = true
+					s.size.Store(size)
+				}
+			}
+			return !tooLarge && yield(r.Relationship)
+		})
 	})
 	if err := st.load(rows); err != nil {
 		return nil, err
+	}
+	if failed == nil && tooLarge {
+		return s.farState(st), nil
 	}
 	return st, failed
 }

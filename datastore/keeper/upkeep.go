@@ -58,11 +58,7 @@ func (s *store) tidy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for due := true; due; {
-		first, ok := st.expiring.Min()
-		if !ok || first.at > s.keeper.opts.Now().UnixMicro() {
-			break
-		}
+	for due := s.due(st); due; {
 		p := &pending{sweep: true, done: make(chan struct{}), request: datastore.Request{
 			ID: rand.Text(), Actor: SweeperActor, Reason: "expired",
 		}}
@@ -73,6 +69,20 @@ func (s *store) tidy(ctx context.Context) error {
 		due = o.More
 	}
 	return s.collect(ctx)
+}
+
+// due reports whether relationships of a state have expired.
+func (s *store) due(st *state) bool {
+	now := s.keeper.opts.Now()
+	if st.far == nil {
+		first, ok := st.expiring.Min()
+		return ok && first.at <= now.UnixMicro()
+	}
+	if last := s.swept.Load(); last != 0 && sinceStart()-last < int64(sweepFarEvery) {
+		return false
+	}
+	s.swept.Store(sinceStart())
+	return s.copy(st).expired(now)
 }
 
 // collect raises the floor to the state in force when the retention window

@@ -62,6 +62,7 @@ func (k *Keeper) afterStoreChange(r datastore.Request, changed *datastore.Store)
 }
 
 func (s *store) submit(ctx context.Context, p *pending) (datastore.Outcome, error) {
+	s.use(sinceStart())
 	s.mu.Lock()
 	if s.keeper.ctx.Err() != nil {
 		s.mu.Unlock()
@@ -147,14 +148,20 @@ func (s *store) commit(batch []*pending) error {
 				return nil, err
 			}
 			working.head.Floor = tail.Head.Floor
+			if working.far != nil {
+				working.far.prefetch(batch)
+			}
 			var err error
 			entries, err = s.judge(working, batch, tail, ambiguous)
 			return entries, err
 		})
 		if err == nil {
-			p := s.publish(working)
-			p.confirm(begun)
-			s.remember(p, entries)
+			if p := s.publish(working); p.head.Revision >= working.head.Revision {
+				p.confirm(begun)
+				s.remember(p, entries)
+			} else {
+				s.join() // it entered or left memory meanwhile
+			}
 			return nil
 		}
 		switch {
@@ -200,7 +207,11 @@ func (s *store) judge(working *state, batch []*pending, tail datastore.Tail, amb
 			continue
 		}
 		j := judgement{state: working, keeper: s.keeper, now: s.keeper.later(working.head.Time)}
-		if p.err = j.decide(p); p.err != nil {
+		p.err = j.decide(p)
+		if working.far != nil && working.far.err != nil {
+			return nil, working.far.err // what was decided means nothing
+		}
+		if p.err != nil {
 			continue
 		}
 		if p.err = j.sized(&p.request); p.err != nil {

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"math"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -36,9 +39,52 @@ func addLimits(f *pflag.FlagSet, l *server.Limits, k *keeper.Options) {
 	withEnv(f, "max-call-time", limitVariable("max-call-time"))
 	f.DurationVar(&l.SlowConsumer, "max-slow-consumer", l.SlowConsumer, "how long a stream waits for its client to read")
 	withEnv(f, "max-slow-consumer", limitVariable("max-slow-consumer"))
+	addResidency(f, k)
 	count(&k.MaxOperations, "max-operations", keeper.DefaultMaxOperations, "operations of one change")
 	count(&k.MaxChangeBytes, "max-change-bytes", keeper.DefaultMaxChangeBytes, "bytes of one change, with what it replaces")
 	count(&k.MaxSchemaBytes, "max-schema-bytes", schema.DefaultMaxBytes, "bytes of a schema")
+}
+
+// addResidency registers what may be in memory.
+func addResidency(f *pflag.FlagSet, k *keeper.Options) {
+	f.Var((*byteSize)(&k.ResidentMemory), "resident-memory", "memory for stores, such as 2GiB; what does not fit is read from the datastore; 0 is no bound")
+	withEnv(f, "resident-memory", "PEMBA_RESIDENT_MEMORY")
+	f.IntVar(&k.ResidentMaxRelationships, "resident-max-relationships", 0, "relationships of a store in memory; a larger one is read from the datastore; 0 is no bound")
+	withEnv(f, "resident-max-relationships", "PEMBA_RESIDENT_MAX_RELATIONSHIPS")
+}
+
+// byteSize is a number of bytes, written as one or with a unit: 512MiB, 2GiB.
+type byteSize int64
+
+var units = []struct {
+	name string
+	size int64
+}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
+
+func (b *byteSize) Type() string { return "bytes" }
+
+func (b *byteSize) String() string {
+	for _, u := range units {
+		if n := int64(*b); n >= u.size && n%u.size == 0 {
+			return strconv.FormatInt(n/u.size, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(int64(*b), 10)
+}
+
+func (b *byteSize) Set(text string) error {
+	number, unit := text, int64(1)
+	for _, u := range units {
+		if rest, found := strings.CutSuffix(text, u.name); found {
+			number, unit = rest, u.size
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/unit {
+		return fmt.Errorf("%q is not a number of bytes; write one such as 2GiB, 512MiB or 1000000", text)
+	}
+	*b = byteSize(n * unit)
+	return nil
 }
 
 func limitVariable(flag string) string {

@@ -20,11 +20,14 @@ func (m *Memo) Keep(v any) any {
 	return m.Load()
 }
 
-// NestingReader is a Snapshot in memory that keeps what is derived from its
-// relationships between usersets: all Snapshots between two changes of them give
-// the same Memo, and so the same ids.
-type NestingReader interface {
+// MemoReader is a Snapshot in memory that keeps what is derived from some of its
+// relationships: all Snapshots between two changes of those give the same Memo,
+// and the same ids.
+type MemoReader interface {
 	// Nesting is the Memo of the relationships that hold a userset and whose own
 	// relation the schema uses as a userset: those by which groups lie in groups.
 	Nesting() *Memo
+	// Containers is the Memo of all relationships of objects to whose type some
+	// arrow of the schema leads.
+	Containers() *Memo
 }

@@ -12,9 +12,10 @@ import (
 // every part of an expression that needs a node of its own, with what it leads to
 // already looked up. It is made once a schema.
 type blueprint struct {
-	parts []*part // by id, from 1
-	atoms map[*schema.Relation]*part
-	kinds atomic.Pointer[map[subjectKind]*kind]
+	schema *schema.Schema
+	parts  []*part // by id, from 1
+	atoms  map[*schema.Relation]*part
+	kinds  atomic.Pointer[map[subjectKind]*kind]
 }
 
 // form is how the value of a part comes about.
@@ -30,18 +31,19 @@ const (
 
 // part is a relation or permission, or a part of a permission's expression.
 type part struct {
-	id       int32
-	relation *schema.Relation // nil for a part without a name
-	form     form
-	op       operator
-	all      bool // an arrow that asks for all
-	nested   bool // usersets of it are held by others, and only relations lead to it
-	scan     bool // the object has more relations, which may be read with this one
-	typ      *schema.Definition
-	children []*part
-	tuples   schema.Name // the relation whose relationships it reads
-	targets  []target    // where those lead, sorted
-	users    []*part     // whose value depends on it
+	id        int32
+	relation  *schema.Relation // nil for a part without a name
+	form      form
+	op        operator
+	all       bool // an arrow that asks for all
+	nested    bool // usersets of it are held by others, and only relations lead to it
+	scan      bool // the object has more relations, which may be read with this one
+	container bool // arrows lead to objects of its type
+	typ       *schema.Definition
+	children  []*part
+	tuples    schema.Name // the relation whose relationships it reads
+	targets   []target    // where those lead, sorted
+	users     []*part     // whose value depends on it
 }
 
 // target is where a relationship to a userset, or any one of an arrow, leads.
@@ -60,7 +62,7 @@ func blueprintOf(s *schema.Schema) *blueprint {
 }
 
 func newBlueprint(s *schema.Schema) *blueprint {
-	p := &blueprint{parts: []*part{nil}, atoms: map[*schema.Relation]*part{}}
+	p := &blueprint{schema: s, parts: []*part{nil}, atoms: map[*schema.Relation]*part{}}
 	p.kinds.Store(&map[subjectKind]*kind{})
 	for _, d := range s.Definitions {
 		relations := 0
@@ -112,7 +114,7 @@ func (p *blueprint) nest() {
 }
 
 func (p *blueprint) add(d *schema.Definition) *part {
-	a := &part{id: int32(len(p.parts)), typ: d}
+	a := &part{id: int32(len(p.parts)), typ: d, container: p.schema.IsContainer(d.Name)}
 	p.parts = append(p.parts, a)
 	return a
 }

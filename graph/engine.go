@@ -41,6 +41,8 @@ type engine struct {
 	steps   int
 	reader  reader
 	origins origins
+
+	containers *containers // nil where the snapshot remembers none
 }
 
 // key is what a node is about: a relation or permission of an object, or a part
@@ -142,6 +144,7 @@ func (e *engine) over(v *view, now int64, l Limits) {
 	e.view, e.now, e.limits = v, now, l
 	e.schema = v.Schema()
 	e.plan = blueprintOf(e.schema)
+	e.containers = containersOf(v.Snapshot)
 	e.reader.forget()
 }
 
@@ -185,7 +188,7 @@ func (e *engine) release() {
 	clear(e.reader.found)
 	e.reader.ctx, e.reader.failed = nil, nil
 	e.own.lay(nil, nil)
-	e.view, e.schema, e.plan, e.kind, e.context = nil, nil, nil, nil, schema.Context{}
+	e.view, e.schema, e.plan, e.kind, e.containers, e.context = nil, nil, nil, nil, nil, schema.Context{}
 	engines.Put(e)
 }
 

@@ -5,7 +5,6 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/schema"
@@ -19,7 +18,7 @@ import (
 //
 // Zanzibar (§3.2.4) keeps such an index, Leopard, beside its servers.
 type nests struct {
-	known atomic.Pointer[nestTable] // read without a lock
+	known memo[nest]
 
 	mu      sync.Mutex // held to learn
 	number  uint32     // of the last one
@@ -40,7 +39,6 @@ const (
 // nest is a userset and the numbers of those that lie in it, its own included:
 // a sorted list, or bits from a word on, whichever is shorter.
 type nest struct {
-	key     uint64
 	number  uint32
 	circle  bool // it lies in itself
 	unknown bool // anything may lie in it
@@ -68,27 +66,10 @@ func (n *nest) holds(o *nest) bool {
 	return found
 }
 
-// nestTable finds nests by key, by open addressing; nil is free.
-type nestTable struct {
-	slots []atomic.Pointer[nest]
-	count int
-}
-
-func (t *nestTable) place(key uint64) *atomic.Pointer[nest] {
-	mask := uint64(len(t.slots) - 1)
-	for i := key * 0x9e3779b97f4a7c15 >> 32 & mask; ; i = (i + 1) & mask {
-		if n := t.slots[i].Load(); n == nil || n.key == key {
-			return &t.slots[i]
-		}
-	}
-}
-
-func newNestTable(size int) *nestTable { return &nestTable{slots: make([]atomic.Pointer[nest], size)} }
-
 // nestsOf returns what is known of a snapshot's usersets; nil for one that keeps
 // no such thing.
 func nestsOf(s datastore.Snapshot) *nests {
-	keeps, ok := s.(datastore.NestingReader)
+	keeps, ok := s.(datastore.MemoReader)
 	if !ok {
 		return nil
 	}
@@ -97,21 +78,21 @@ func nestsOf(s datastore.Snapshot) *nests {
 		return n
 	}
 	n := &nests{}
-	n.known.Store(newNestTable(64))
+	newMemo(&n.known)
 	return memo.Keep(n).(*nests)
 }
 
 // of returns the nest of a userset of s; nil while others learn.
 func (n *nests) of(s datastore.Snapshot, object datastore.ID, relation schema.Name) *nest {
 	key := nestKey(object, relation)
-	if found := n.known.Load().place(key).Load(); found != nil {
+	if found := n.known.get(key); found != nil {
 		return found
 	}
 	if !n.mu.TryLock() {
 		return nil
 	}
 	defer n.mu.Unlock()
-	if found := n.known.Load().place(key).Load(); found != nil {
+	if found := n.known.get(key); found != nil {
 		return found
 	}
 	if n.tired >= maxTired {
@@ -120,29 +101,11 @@ func (n *nests) of(s datastore.Snapshot, object datastore.ID, relation schema.Na
 	l := &learner{nests: n, snapshot: s, at: map[uint64]int32{}}
 	if !l.learn(key) {
 		n.tired++
-		if n.known.Load().place(key).Load() == nil {
-			n.add(&nest{key: key, unknown: true})
+		if n.known.get(key) == nil {
+			n.known.add(key, nest{unknown: true})
 		}
 	}
-	return n.known.Load().place(key).Load()
-}
-
-// add makes a nest known. mu is held.
-func (n *nests) add(o *nest) {
-	t := n.known.Load()
-	if 2*t.count >= len(t.slots) {
-		larger := newNestTable(2 * len(t.slots))
-		for i := range t.slots {
-			if o := t.slots[i].Load(); o != nil {
-				larger.place(o.key).Store(o)
-			}
-		}
-		larger.count = t.count
-		n.known.Store(larger)
-		t = larger
-	}
-	t.place(o.key).Store(o)
-	t.count++
+	return n.known.get(key)
 }
 
 // learner looks at everything that lies in a userset. Usersets that go in a
@@ -188,7 +151,7 @@ func (l *learner) learn(key uint64) bool {
 		inner := l.inside[u.inside.first+u.next]
 		u.next++
 		if at, seen := l.at[inner]; !seen {
-			if l.nests.known.Load().place(inner).Load() == nil {
+			if l.nests.known.get(inner) == nil {
 				path = append(path, l.enter(inner))
 			}
 		} else if l.usersets[at].closed == nil {
@@ -236,7 +199,7 @@ func (l *learner) close(i int32) bool {
 		u := &l.usersets[j]
 		for _, inner := range l.inside[u.inside.first : u.inside.first+u.inside.count] {
 			whole.circle = whole.circle || inner == u.key
-			if o := n.known.Load().place(inner).Load(); o != nil {
+			if o := n.known.get(inner); o != nil {
 				whole.unknown = whole.unknown || o.unknown
 				o.fill(n.scratch)
 			}
@@ -246,9 +209,8 @@ func (l *learner) close(i int32) bool {
 	for _, j := range circle {
 		own++
 		o := whole
-		o.key, o.number = l.usersets[j].key, own
-		l.usersets[j].closed = &o
-		n.add(&o)
+		o.number = own
+		l.usersets[j].closed = n.known.add(l.usersets[j].key, o)
 	}
 	return n.words <= maxNestWords
 }

@@ -26,6 +26,14 @@ definition document {
   relation viewer: user | user:* | group#member with on | team#lead
   permission view = viewer + member - team->member
   relation team: team
+  relation folder: folder
+  permission see = view + folder->see
+  permission every = folder.all(see)
+}
+definition folder {
+  relation parent: folder | folder with in
+  relation viewer: user | user with on | user with expiration | group#member
+  permission see = viewer + parent->see
 }`
 
 // history changes a store of nested groups at random, and says what it did.
@@ -47,6 +55,8 @@ func (h *history) update() datastore.Update {
 		"group:%d#member@group:%d#member[expiration:2020-01-01T00:00:00Z]", "group:%d#member@group:%d#member[expiration:2999-01-01T00:00:00Z]",
 		"document:%d#member@user:%d", "document:%d#member@group:%d#member", "document:%d#member@document:%d#member",
 		"document:%d#viewer@user:%d", "document:%d#viewer@group:%d#member[on]", "document:%d#viewer@team:%d#lead", "document:%d#team@team:%d",
+		"document:%d#folder@folder:%d", "folder:%d#parent@folder:%d", "folder:%d#parent@folder:%d", "folder:%d#parent@folder:%d[in]", "folder:%d#viewer@user:%d",
+		"folder:%d#viewer@user:%d[on]", "folder:%d#viewer@user:%d[expiration:2020-01-01T00:00:00Z]", "folder:%d#viewer@group:%d#member",
 	}
 	rel, err := tuple.Parse(fmt.Sprintf(texts[r.IntN(len(texts))], r.IntN(7), r.IntN(7)))
 	if err != nil {
@@ -56,10 +66,11 @@ func (h *history) update() datastore.Update {
 	return datastore.Update{Kind: datastore.Touch, Relationship: rel}
 }
 
-// What is known of nested groups in memory never changes an answer: the same
+// What is remembered in memory of nested groups and of folders never changes an
+// answer: the same
 // questions read directly say the same, caveats and circles included, at every
 // revision while groups change.
-func TestNestedGroupsInMemoryAnswerAsReadDirectly(t *testing.T) {
+func TestGroupsAndFoldersInMemoryAnswerAsReadDirectly(t *testing.T) {
 	histories := 15
 	if *soak {
 		histories = 500
@@ -79,7 +90,7 @@ func TestNestedGroupsInMemoryAnswerAsReadDirectly(t *testing.T) {
 		}
 		write(datastore.Request{Schema: &datastore.SchemaUpdate{Text: nestedGroups}})
 		var earlier []datastore.Snapshot
-		for range 8 {
+		for range 12 {
 			var r datastore.Request
 			touched := map[tuple.Key]bool{}
 			for range 1 + h.r.IntN(6) {
@@ -120,7 +131,7 @@ func compareDirect(t *testing.T, k *keeper.Keeper, s datastore.Snapshot, seed in
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, resource := range []string{"team:%d#member", "team:%d#lead", "group:%d#member", "document:%d#member", "document:%d#view"} {
+	for _, resource := range []string{"team:%d#member", "team:%d#lead", "group:%d#member", "document:%d#member", "document:%d#view", "folder:%d#see", "document:%d#see", "document:%d#every"} {
 		for i := range 7 {
 			for _, subject := range []string{"user:0", "user:3", "user:9", "group:1#member", "team:2#member", "team:9#lead"} {
 				q := question(t, fmt.Sprintf(resource, i)+"@"+subject)

@@ -92,7 +92,7 @@ func (e *engine) read(ctx context.Context, i int32) error {
 		return e.readNested(ctx, i)
 	}
 	if e.nodes[i].part.scan {
-		edges, whole, err := e.scan(ctx, e.nodes[i].object)
+		edges, whole, err := e.scan(ctx, e.nodes[i].key)
 		if err != nil {
 			return err
 		}
@@ -147,8 +147,8 @@ func (e *engine) take(ctx context.Context, i int32, edges []datastore.Edge) erro
 
 // scan returns all edges of an object, or false if they are too many to read at
 // once. They are valid until the next scan.
-func (e *engine) scan(ctx context.Context, object datastore.ID) ([]datastore.Edge, bool, error) {
-	r := &e.reader
+func (e *engine) scan(ctx context.Context, k key) ([]datastore.Edge, bool, error) {
+	r, object := &e.reader, k.object
 	slot, known := r.objects.place(uint64(object))
 	if !known {
 		if len(r.edges) > maxScanned {
@@ -156,9 +156,7 @@ func (e *engine) scan(ctx context.Context, object datastore.ID) ([]datastore.Edg
 			slot, _ = r.objects.place(uint64(object))
 		}
 		first := len(r.edges)
-		r.from = first
-		r.qs = append(r.qs[:0], datastore.Query{Object: object})
-		if err := e.view.Read(ctx, r.qs, r.keep); err != nil {
+		if err := e.readAll(ctx, k); err != nil {
 			r.edges = r.edges[:first]
 			return nil, false, err
 		}
@@ -172,6 +170,26 @@ func (e *engine) scan(ctx context.Context, object datastore.ID) ([]datastore.Edg
 	}
 	s := r.scans[slot.at]
 	return r.edges[s.edges.first : s.edges.first+s.edges.count], s.whole, nil
+}
+
+// readAll appends the edges of an object to those scanned, or more of them than
+// make a scan.
+func (e *engine) readAll(ctx context.Context, k key) error {
+	r := &e.reader
+	r.from = len(r.edges)
+	remembers := e.containers != nil && k.part.container && len(e.view.edges) == 0
+	if remembers {
+		var known bool
+		if r.edges, known = e.containers.of(k.object, r.edges); known {
+			return nil
+		}
+	}
+	r.qs = append(r.qs[:0], datastore.Query{Object: k.object})
+	err := e.view.Read(ctx, r.qs, r.keep)
+	if found := r.edges[r.from:]; err == nil && remembers && len(found) <= maxScan {
+		e.containers.keep(k.object, found)
+	}
+	return err
 }
 
 // forget drops what was scanned.

@@ -399,6 +399,23 @@ func nameTargets(e *Expr, names *Names) {
 	}
 }
 
+// contain notes the types to which the arrows of an expression lead.
+func (s *Schema) contain(e *Expr) {
+	if e == nil {
+		return
+	}
+	for _, child := range e.Children {
+		s.contain(child)
+	}
+	if e.Kind == Arrow || e.Kind == ArrowAll {
+		for i := range e.Tupleset.Allowed {
+			if d := e.Tupleset.Allowed[i].Definition; d.Relation(e.Target) != nil {
+				s.containers[d.Name] = true
+			}
+		}
+	}
+}
+
 // finish sorts, indexes and hashes the schema.
 func (c *compiler) finish(src Source) {
 	s := c.schema
@@ -412,8 +429,9 @@ func (c *compiler) finish(src Source) {
 	for _, d := range s.Definitions {
 		s.byName[d.Name] = d
 	}
-	s.usersets = map[Name]bool{}
+	s.usersets, s.containers = map[Name]bool{}, map[Name]bool{}
 	for _, r := range c.order {
+		s.contain(r.Expr)
 		for i := range r.Allowed {
 			if u := r.Allowed[i].Relation; u != nil {
 				s.usersets[u.Name] = true

@@ -28,6 +28,8 @@ type Schema struct {
 	byName []*Definition // by Definition.Name
 	// usersets are the names by which relations hold usersets.
 	usersets map[Name]bool
+	// containers are the names of types to which arrows lead.
+	containers map[Name]bool
 
 	derived atomic.Pointer[any]
 }
@@ -147,6 +149,10 @@ func (s *Schema) DefinitionByName(n Name) *Definition {
 // IsUserset reports whether some relation may hold usersets of that name:
 // `type#name`.
 func (s *Schema) IsUserset(name Name) bool { return s.usersets[name] }
+
+// IsContainer reports whether some arrow leads to objects of a type: asks them
+// for a relation or permission that the type has.
+func (s *Schema) IsContainer(typ Name) bool { return s.containers[typ] }
 
 // Caveat returns the caveat of that name, or nil.
 func (s *Schema) Caveat(name string) *Caveat {

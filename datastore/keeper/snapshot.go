@@ -24,8 +24,8 @@ func newResident(s *state, log datastore.Log) *resident {
 }
 
 var (
-	_ datastore.Snapshot      = (*resident)(nil)
-	_ datastore.NestingReader = (*resident)(nil)
+	_ datastore.Snapshot   = (*resident)(nil)
+	_ datastore.MemoReader = (*resident)(nil)
 )
 
 func (r *resident) Store() datastore.StoreID               { return r.store }
@@ -38,8 +38,11 @@ func (r *resident) Width() int                             { return 1 }
 func (r *resident) Close()                                 {}
 func (r *resident) ID(o tuple.Object) (datastore.ID, bool) { return r.dict.id(o) }
 
-// Nesting implements [datastore.NestingReader].
+// Nesting implements [datastore.MemoReader].
 func (r *resident) Nesting() *datastore.Memo { return r.nesting }
+
+// Containers implements [datastore.MemoReader].
+func (r *resident) Containers() *datastore.Memo { return r.containers }
 
 func textHash(t *datastore.SchemaText) (h [32]byte) {
 	if t != nil {

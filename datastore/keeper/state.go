@@ -85,9 +85,10 @@ type state struct {
 	backward *btree.BTreeG[edge]
 	expiring *btree.BTreeG[expiring]
 	registry *registry // of the store system only
-	// nesting belongs to the usersets that lie in usersets; a new one takes its
-	// place when one of them changes.
-	nesting  *datastore.Memo
+	// New ones take the place of these when a relationship changes to which they
+	// belong: see datastore.MemoReader.
+	nesting, containers *datastore.Memo
+
 	resident *resident // the snapshot of a published state
 	// far, if set, has the relationships: they are not in memory.
 	far *far
@@ -96,7 +97,8 @@ type state struct {
 func newState(store datastore.StoreID, head datastore.Head) *state {
 	options := btree.Options{NoLocks: true}
 	s := &state{
-		store: store, head: head, names: schema.NewNames(), dict: newDictionary(), nesting: new(datastore.Memo),
+		store: store, head: head, names: schema.NewNames(), dict: newDictionary(),
+		nesting: new(datastore.Memo), containers: new(datastore.Memo),
 		forward:  btree.NewBTreeGOptions(forwardLess, options),
 		backward: btree.NewBTreeGOptions(backwardLess, options),
 		expiring: btree.NewBTreeGOptions(expiringLess, options),
@@ -209,9 +211,8 @@ func (s *state) put(r *tuple.Relationship) error {
 	}
 	if old, ok := s.forward.Set(e); ok {
 		s.forget(old)
-	} else {
-		s.nest(e)
 	}
+	s.outdate(e)
 	s.backward.Set(e.reversed())
 	if !r.Expiration.IsZero() {
 		s.expiring.Set(expiring{r.Expiration.UnixMicro(), e})
@@ -231,14 +232,17 @@ func (s *state) remove(k tuple.Key) {
 	if old, ok := s.forward.Delete(e); ok {
 		s.backward.Delete(old.reversed())
 		s.forget(old)
-		s.nest(old)
+		s.outdate(old)
 	}
 }
 
-// nest notes that an edge came or went.
-func (s *state) nest(e edge) {
+// outdate drops what was derived from an edge that came, went or was replaced.
+func (s *state) outdate(e edge) {
 	if e.userset != 0 && (s.schema == nil || s.schema.IsUserset(e.relation)) {
 		s.nesting = new(datastore.Memo)
+	}
+	if s.schema == nil || s.schema.IsContainer(s.dict.typ(e.from)) {
+		s.containers = new(datastore.Memo)
 	}
 }
 
@@ -288,7 +292,8 @@ func (s *state) applySchema(t *datastore.SchemaText) error {
 	if err != nil {
 		return fmt.Errorf("%w: the stored schema does not compile: %w", datastore.ErrCorrupt, err)
 	}
-	s.schema, s.text, s.names, s.nesting = compiled, t, names, new(datastore.Memo)
+	s.schema, s.text, s.names = compiled, t, names
+	s.nesting, s.containers = new(datastore.Memo), new(datastore.Memo)
 	return nil
 }
 

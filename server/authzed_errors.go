@@ -6,7 +6,6 @@ import (
 
 	authzedv1 "github.com/authzed/authzed-go/proto/authzed/api/v1"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -18,6 +17,8 @@ import (
 
 // authzedPrefix begins the methods of the compatible API.
 const authzedPrefix = "/authzed.api.v1."
+
+func isAuthzed(method string) bool { return strings.HasPrefix(method, authzedPrefix) }
 
 const authzedDomain = "authzed.com"
 
@@ -244,52 +245,3 @@ func filterFacts(prefix string, f *authzedv1.RelationshipFilter) []string {
 	add("subject_relation", f.GetOptionalSubjectFilter().GetOptionalRelation().GetRelation())
 	return out
 }
-
-// validated is what the stubs generate for each message.
-type validated interface{ Validate() error }
-
-// handValidated is what the stubs' authors wrote by hand for some.
-type handValidated interface{ HandwrittenValidate() error }
-
-// validateAuthzed applies the rules that come with the stubs of authzed.api.v1,
-// as clients of that API are used to: some are narrower than Pemba's own.
-func validateAuthzed(m any) error {
-	if err := wildcardResource(m); err != nil {
-		return err
-	}
-	if v, ok := m.(validated); ok {
-		if err := v.Validate(); err != nil {
-			return status.Error(codes.InvalidArgument, shortened(err.Error(), longestText))
-		}
-	}
-	if v, ok := m.(handValidated); ok {
-		if err := v.HandwrittenValidate(); err != nil {
-			return status.Error(codes.InvalidArgument, shortened(err.Error(), longestText))
-		}
-	}
-	return nil
-}
-
-func wildcardResource(m any) error {
-	if r, ok := m.(*authzedv1.CheckPermissionRequest); ok && r.GetResource().GetObjectId() == tuple.Wildcard {
-		return wildcardRefused("resource_id")
-	}
-	return nil
-}
-
-func wildcardRefused(field string) error {
-	return authzedProblem(codes.InvalidArgument, authzedv1.ErrorReason_ERROR_REASON_WILDCARD_NOT_ALLOWED,
-		"the wildcard stands for everybody or everything; ask about one", "disallowed_field", field)
-}
-
-// validatingStream applies validateAuthzed to what a client streams.
-type validatingStream struct{ grpc.ServerStream }
-
-func (s validatingStream) RecvMsg(m any) error {
-	if err := s.ServerStream.RecvMsg(m); err != nil {
-		return err
-	}
-	return validateAuthzed(m)
-}
-
-func isAuthzed(method string) bool { return strings.HasPrefix(method, authzedPrefix) }

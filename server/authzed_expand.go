@@ -14,7 +14,7 @@ import (
 )
 
 func (p *authzedPermissions) ExpandPermissionTree(ctx context.Context, r *authzedv1.ExpandPermissionTreeRequest) (*authzedv1.ExpandPermissionTreeResponse, error) {
-	o, err := object(objectIn(r.Resource), "resource")
+	o, err := objectAsked(r.Resource, "resource")
 	if err != nil {
 		return nil, err
 	}

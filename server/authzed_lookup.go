@@ -43,7 +43,7 @@ func (p *authzedPermissions) LookupResources(r *authzedv1.LookupResourcesRequest
 	ctx := out.Context()
 	q := graph.ResourcesQuestion{Type: r.ResourceObjectType, Permission: r.Permission}
 	var err error
-	if q.Subject, err = subject(subjectIn(r.Subject), "subject"); err != nil {
+	if q.Subject, err = subjectAsked(r.Subject); err != nil {
 		return err
 	}
 	if q.Context, err = p.context(r.Context, "context"); err != nil {
@@ -78,7 +78,8 @@ func (p *authzedPermissions) LookupResources(r *authzedv1.LookupResourcesRequest
 	}
 	defer s.Close()
 	at.zookie, at.time = s.Zookie(), graph.EvaluationTime(s, at.time)
-	l := &resourceStream{out: out, at: at, zookie: s.Zookie(), ordered: options.Limit > 0 || options.After != ""}
+	l := &resourceStream{out: out, at: at, token: zedToken(at.zookie), ordered: options.Limit > 0 || options.After != ""}
+	l.anew = l.cursor(fromHead)
 	_, err = graph.LookupResources(ctx, s, q, at.time, p.limits.graph(), options, l.found)
 	if err := firstOf(l.err, withNames(err, s.Schema(), name{q.Type, q.Permission}, name{q.Subject.Type, q.Subject.Relation})); err != nil {
 		return firstOf(l.end(fromHead), err)
@@ -90,8 +91,9 @@ func (p *authzedPermissions) LookupResources(r *authzedv1.LookupResourcesRequest
 type resourceStream struct {
 	out     grpc.ServerStreamingServer[authzedv1.LookupResourcesResponse]
 	at      cursor
-	zookie  string
+	token   *authzedv1.ZedToken
 	ordered bool
+	anew    *authzedv1.Cursor // begins a list as it is found again
 	// held is a result of a list as it is found: sent when the next comes, or as the
 	// last.
 	held *authzedv1.LookupResourcesResponse
@@ -100,28 +102,32 @@ type resourceStream struct {
 
 func (l *resourceStream) found(f graph.Found) bool {
 	m := &authzedv1.LookupResourcesResponse{
-		LookedUpAt: zedToken(l.zookie), ResourceObjectId: f.ID, Permissionship: lookupPermissionship(f.Answer), PartialCaveatInfo: partialCaveat(f.Answer),
+		LookedUpAt: l.token, ResourceObjectId: f.ID, Permissionship: lookupPermissionship(f.Answer), PartialCaveatInfo: partialCaveat(f.Answer),
 	}
 	if l.ordered {
-		l.send(m, afterID+f.ID)
+		l.send(m, l.cursor(afterID+f.ID))
 		return l.err == nil
 	}
 	if l.held != nil {
-		l.send(l.held, fromHead)
+		l.send(l.held, l.anew)
 	}
 	l.held = m
 	return l.err == nil
 }
 
-func (l *resourceStream) send(m *authzedv1.LookupResourcesResponse, position string) {
+func (l *resourceStream) cursor(position string) *authzedv1.Cursor {
 	l.at.position = position
-	m.AfterResultCursor = &authzedv1.Cursor{Token: l.at.String()}
+	return &authzedv1.Cursor{Token: l.at.String()}
+}
+
+func (l *resourceStream) send(m *authzedv1.LookupResourcesResponse, behind *authzedv1.Cursor) {
+	m.AfterResultCursor = behind
 	l.err = l.out.Send(m)
 }
 
 func (l *resourceStream) end(position string) error {
 	if l.held != nil && l.err == nil {
-		l.send(l.held, position)
+		l.send(l.held, l.cursor(position))
 	}
 	return l.err
 }
@@ -133,7 +139,7 @@ func (p *authzedPermissions) LookupSubjects(r *authzedv1.LookupSubjectsRequest, 
 	ctx := out.Context()
 	q := graph.SubjectsQuestion{Permission: r.Permission, Type: r.SubjectObjectType, Relation: r.OptionalSubjectRelation}
 	var err error
-	if q.Resource, err = object(objectIn(r.Resource), "resource"); err != nil {
+	if q.Resource, err = objectAsked(r.Resource, "resource"); err != nil {
 		return err
 	}
 	if q.Context, err = p.context(r.Context, "context"); err != nil {
@@ -144,7 +150,7 @@ func (p *authzedPermissions) LookupSubjects(r *authzedv1.LookupSubjectsRequest, 
 		return err
 	}
 	defer s.Close()
-	l := &subjectStream{out: out, zookie: s.Zookie()}
+	l := &subjectStream{out: out, token: zedToken(s.Zookie())}
 	l.wildcards = r.WildcardOption != authzedv1.LookupSubjectsRequest_WILDCARD_OPTION_EXCLUDE_WILDCARDS
 	_, err = graph.LookupSubjects(ctx, s, q, time.Now(), p.limits.graph(), graph.LookupOptions{}, l.found)
 	if err := firstOf(l.err, withNames(err, s.Schema(), name{q.Resource.Type, q.Permission}, name{q.Type, q.Relation})); err != nil {
@@ -157,7 +163,7 @@ func (p *authzedPermissions) LookupSubjects(r *authzedv1.LookupSubjectsRequest, 
 // it does not cover, is the last.
 type subjectStream struct {
 	out       grpc.ServerStreamingServer[authzedv1.LookupSubjectsResponse]
-	zookie    string
+	token     *authzedv1.ZedToken
 	wildcards bool
 	everybody *graph.Found
 	// excluded are those whom the wildcard does not cover; conditional those whom it
@@ -189,7 +195,7 @@ func (l *subjectStream) found(f graph.Found) bool {
 
 func (l *subjectStream) send(f graph.Found, excluded []*authzedv1.ResolvedSubject) {
 	s := resolved(f)
-	m := &authzedv1.LookupSubjectsResponse{LookedUpAt: zedToken(l.zookie), Subject: s, ExcludedSubjects: excluded}
+	m := &authzedv1.LookupSubjectsResponse{LookedUpAt: l.token, Subject: s, ExcludedSubjects: excluded}
 	// What older clients read.
 	m.SubjectObjectId, m.Permissionship, m.PartialCaveatInfo = s.SubjectObjectId, s.Permissionship, s.PartialCaveatInfo
 	for _, e := range excluded {

@@ -38,11 +38,11 @@ func (s *Server) authzedQuestion(r asking) (q graph.Question, err error) {
 	if r.GetSubject().GetObject().GetObjectId() == "*" {
 		return q, wildcardRefused("subject_id")
 	}
-	if q.Resource, err = object(objectIn(r.GetResource()), "resource"); err != nil {
+	if q.Resource, err = objectAsked(r.GetResource(), "resource"); err != nil {
 		return q, err
 	}
 	q.Permission = r.GetPermission()
-	if q.Subject, err = subject(subjectIn(r.GetSubject()), "subject"); err != nil {
+	if q.Subject, err = subjectAsked(r.GetSubject()); err != nil {
 		return q, err
 	}
 	q.Context, err = s.context(r.GetContext(), "context")

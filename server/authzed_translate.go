@@ -68,6 +68,24 @@ func objectIn(o *authzedv1.ObjectReference) *pembav1.Object {
 	return &pembav1.Object{Type: o.GetObjectType(), Id: o.GetObjectId()}
 }
 
+// objectAsked reads an object of a question.
+func objectAsked(o *authzedv1.ObjectReference, field string) (tuple.Object, error) {
+	out := tuple.Object{Type: o.GetObjectType(), ID: o.GetObjectId()}
+	if err := out.Check(); err != nil {
+		return out, badField(pembav1.ErrorReason_ERROR_REASON_INVALID_OBJECT, field, err)
+	}
+	return out, nil
+}
+
+// subjectAsked reads the subject of a question.
+func subjectAsked(s *authzedv1.SubjectReference) (tuple.Subject, error) {
+	out := tuple.Subject{Object: tuple.Object{Type: s.GetObject().GetObjectType(), ID: s.GetObject().GetObjectId()}, Relation: s.GetOptionalRelation()}
+	if err := out.Check(); err != nil {
+		return out, badField(pembav1.ErrorReason_ERROR_REASON_INVALID_SUBJECT, "subject", err)
+	}
+	return out, nil
+}
+
 func objectOut(o tuple.Object) *authzedv1.ObjectReference {
 	return &authzedv1.ObjectReference{ObjectType: o.Type, ObjectId: o.ID}
 }

@@ -2,16 +2,21 @@ package server_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 
 	authzedv1 "github.com/authzed/authzed-go/proto/authzed/api/v1"
 	"google.golang.org/grpc/codes"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/pembadb/pemba/datastore/keeper"
+	"github.com/pembadb/pemba/datastore/memory"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
+	"github.com/pembadb/pemba/server"
 )
 
 func createStore(name string) *pembav1.CreateStoreRequest {
@@ -385,4 +390,146 @@ func TestATraceShowsWhatAnAnswerRestsOn(t *testing.T) {
 			t.Errorf("in bulk:\n got %s\nwant %s", text, want)
 		}
 	}
+}
+
+// Of random worlds, what a client makes of the lookups of this API is what the
+// checks of it and of pemba.v1 say of everybody and everything.
+func TestLookupsOfTheCompatibleAPIAgreeWithItsChecks(t *testing.T) {
+	n, c := compatible(t)
+	ctx := t.Context()
+	wider := strings.Replace(authzedSchema, "user with expiration", "user with expiration | user:* with in_office", 1)
+	if _, err := c.WriteSchema(ctx, &authzedv1.WriteSchemaRequest{Schema: wider}); err != nil {
+		t.Fatal(err)
+	}
+	users, docs := []string{"a1", "b2", "c3", "d4", "e5"}, []string{"d1", "d2", "d3"}
+	for seed := range uint64(40) {
+		r := rand.New(rand.NewPCG(seed, 7))
+		one := func(of []string) string { return of[r.IntN(len(of))] }
+		texts := map[string]bool{}
+		for range 14 {
+			texts[one([]string{
+				"document:" + one(docs) + "#viewer@user:" + one(users),
+				"document:" + one(docs) + "#viewer@user:" + one(users) + `[in_office:{"since":` + fmt.Sprint(r.IntN(20)) + "}]",
+				"document:" + one(docs) + "#viewer@user:*",
+				"document:" + one(docs) + `#viewer@user:*[in_office:{"since":` + fmt.Sprint(r.IntN(20)) + "}]",
+				"document:" + one(docs) + "#viewer@group:" + one([]string{"g1", "g2"}) + "#member",
+				"document:" + one(docs) + "#banned@user:" + one(users),
+				"document:" + one(docs) + "#parent@folder:" + one([]string{"f1", "f2"}),
+				"folder:" + one([]string{"f1", "f2"}) + "#viewer@user:" + one(users),
+				"group:" + one([]string{"g1", "g2"}) + "#member@user:" + one(users),
+				"group:g1#member@group:g2#member", "group:g2#member@group:g1#member",
+			})] = true
+		}
+		for _, typ := range []string{"document", "folder", "group"} {
+			if _, err := c.DeleteRelationships(ctx, &authzedv1.DeleteRelationshipsRequest{RelationshipFilter: &authzedv1.RelationshipFilter{ResourceType: typ}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var at *authzedv1.ZedToken
+		for text := range texts { // one by one: the same may be there twice, with and without a caveat
+			at = touch(t, c, text)
+		}
+		given := astruct("{}")
+		if seed%2 == 0 {
+			given = astruct(`{"hour":10}`)
+		}
+		for _, permission := range []string{"view", "all_view", "viewer"} {
+			resources := map[string]authzedv1.CheckPermissionResponse_Permissionship{} // by user and document
+			for _, user := range append(users, "nobody") {
+				found, err := all(c.LookupResources(ctx, &authzedv1.LookupResourcesRequest{
+					Consistency: exact(at), ResourceObjectType: "document", Permission: permission, Subject: asubject("user:" + user), Context: given}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, f := range found {
+					resources[user+" "+f.ResourceObjectId] = asCheck(f.Permissionship)
+				}
+			}
+			for _, doc := range docs {
+				found, err := all(c.LookupSubjects(ctx, &authzedv1.LookupSubjectsRequest{
+					Consistency: exact(at), Resource: aobject("document:" + doc), Permission: permission, SubjectObjectType: "user", Context: given}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, user := range append(users, "nobody") {
+					q := acheck("document:"+doc, permission, "user:"+user)
+					q.Consistency, q.Context = exact(at), given
+					want, err := c.CheckPermission(ctx, q)
+					if err != nil {
+						t.Fatal(err)
+					}
+					pemba, err := n.permissions.Check(ctx, &pembav1.CheckRequest{
+						Resource: &pembav1.Object{Type: "document", Id: doc}, Permission: permission, Subject: &pembav1.Subject{Type: "user", Id: user}, Context: given,
+						Consistency: &pembav1.Consistency{Requirement: &pembav1.Consistency_AtExactSnapshot{AtExactSnapshot: at.Token}},
+					})
+					if err != nil || fmt.Sprint(pemba.MissingFields) != fmt.Sprint(want.PartialCaveatInfo.GetMissingRequiredContext()) || strings.TrimPrefix(pemba.Answer.String(), "ANSWER_") !=
+						strings.Replace(strings.TrimPrefix(want.Permissionship.String(), "PERMISSIONSHIP_"), "CONDITIONAL_PERMISSION", "CONDITIONAL", 1) {
+						t.Errorf("seed %d, %s of %s for %s: %v, and pemba.v1 says %v, %v", seed, permission, doc, user, want, pemba, err)
+					}
+					if got := asSubject(found, user); got != want.Permissionship {
+						t.Errorf("seed %d, %s of %s for %s: subjects say %v, check %v\n%v", seed, permission, doc, user, got, want.Permissionship, texts)
+					}
+					got, ok := resources[user+" "+doc]
+					if !ok {
+						got = hasNot
+					}
+					if got != want.Permissionship {
+						t.Errorf("seed %d, %s of %s for %s: resources say %v, check %v\n%v", seed, permission, doc, user, got, want.Permissionship, texts)
+					}
+				}
+			}
+		}
+	}
+}
+
+func asCheck(p authzedv1.LookupPermissionship) authzedv1.CheckPermissionResponse_Permissionship {
+	if p == authzedv1.LookupPermissionship_LOOKUP_PERMISSIONSHIP_CONDITIONAL_PERMISSION {
+		return conditional
+	}
+	return has
+}
+
+// asSubject is what a client makes of a list of subjects: what the list says of
+// somebody, but for the wildcard what it says of those it does not exclude.
+func asSubject(found []*authzedv1.LookupSubjectsResponse, user string) authzedv1.CheckPermissionResponse_Permissionship {
+	out := hasNot
+	for _, f := range found {
+		switch f.Subject.SubjectObjectId {
+		case user:
+			return asCheck(f.Subject.Permissionship)
+		case "*":
+			out = asCheck(f.Subject.Permissionship)
+			for _, e := range f.ExcludedSubjects {
+				if e.SubjectObjectId == user && asCheck(e.Permissionship) == has {
+					out = hasNot
+				} else if e.SubjectObjectId == user {
+					out = conditional
+				}
+			}
+		}
+	}
+	return out
+}
+
+func TestReflectionListsTheServices(t *testing.T) {
+	n := launch(t, memory.New(), keeper.Options{}, server.Config{Token: "secret"})
+	stream, err := reflectionv1.NewServerReflectionClient(n.conn).ServerReflectionInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, s := range got.GetListServicesResponse().Service {
+		if strings.HasPrefix(s.Name, "authzed.") {
+			names = append(names, strings.TrimPrefix(s.Name, "authzed.api.v1."))
+		}
+	}
+	slices.Sort(names)
+	equal(t, "services", names, []string{"ExperimentalService", "PermissionsService", "SchemaService", "WatchService"})
 }

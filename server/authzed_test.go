@@ -549,3 +549,33 @@ func TestACallNamesItsStoreAndItsCaller(t *testing.T) {
 		t.Errorf("the caller in the history: %v, %v", history, err)
 	}
 }
+
+func TestTheRetryingClientImportsWhateverIsThere(t *testing.T) {
+	n, c := compatible(t)
+	retrying, err := authzed.NewRetryableClient(n.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer retrying.Close()
+	load := func(how authzed.ConflictStrategy, texts ...string) error {
+		var rels []*authzedv1.Relationship
+		for _, text := range texts {
+			rels = append(rels, arel(t, text))
+		}
+		return retrying.RetryableBulkImportRelationships(t.Context(), rels, how)
+	}
+	if err := load(authzed.Fail, "folder:a#viewer@user:ada"); err != nil {
+		t.Fatal(err)
+	}
+	if err := load(authzed.Fail, "folder:a#viewer@user:ada", "folder:b#viewer@user:ada"); err == nil {
+		t.Error("what is there was imported again")
+	}
+	if err := load(authzed.Skip, "folder:a#viewer@user:ada"); err != nil {
+		t.Errorf("skipping what is there: %v", err)
+	}
+	if err := load(authzed.Touch, "folder:a#viewer@user:ada", "folder:b#viewer@user:ada"); err != nil {
+		t.Errorf("touching what is there: %v", err)
+	}
+	got, _ := aread(t, c, &authzedv1.ReadRelationshipsRequest{Consistency: afully(), RelationshipFilter: &authzedv1.RelationshipFilter{ResourceType: "folder"}})
+	equal(t, "imported", got, []string{"folder:a#viewer@user:ada", "folder:b#viewer@user:ada"})
+}

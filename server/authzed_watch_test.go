@@ -49,7 +49,7 @@ func watched(t *testing.T, c *authzed.ClientWithExperimental, n int, r *authzedv
 }
 
 func TestAStockClientWatches(t *testing.T) {
-	_, c := compatible(t)
+	n, c := compatible(t)
 	ctx := t.Context()
 	start := touch(t, c, "document:zero#viewer@user:ada")
 	r := update(t, acreate, "document:a#viewer@user:ada", "folder:f#viewer@user:ada")
@@ -90,6 +90,14 @@ func TestAStockClientWatches(t *testing.T) {
 		{ResourceType: "document", OptionalResourceId: "none"}, {ResourceType: "folder", OptionalSubjectFilter: &authzedv1.SubjectFilter{SubjectType: "user", OptionalSubjectId: "ada"}},
 	}})
 	equal(t, "of one of some filters", got, []string{"TOUCH folder:f#viewer@user:ada; map[ticket:7] 1"})
+
+	history, err := all(n.histories.ReadHistory(ctx, readHistory("")))
+	if err != nil || len(history) == 0 {
+		t.Fatal(err)
+	}
+	if kept := history[0].Changes[2].Metadata.AsMap(); fmt.Sprint(kept) != "map[ticket:7]" {
+		t.Errorf("the history keeps the metadata as %v", kept)
+	}
 
 	// Without a start it begins now, and a checkpoint tells that it began.
 	stream, err := c.Watch(ctx, &authzedv1.WatchRequest{OptionalUpdateKinds: []authzedv1.WatchKind{relationships, checkpoints}})

@@ -52,6 +52,8 @@ func TestWhatCannotBeWrittenIsRefusedWithTheReason(t *testing.T) {
 		"a set of another object":        {set("1", "document:2#viewer@user:a"), datastore.ErrInvalid, "document:2#viewer@user:a"},
 		"a set and an update of it":      {both, datastore.ErrInvalid, "document:1#viewer"},
 		"writing and deleting by filter": {mixed, datastore.ErrInvalid, "send several"},
+		"metadata that is not canonical": {datastore.Request{Metadata: `{ "a": 1 }`, DeleteWhere: &tuple.Filter{ObjectType: "group"}}, datastore.ErrInvalid, "canonical"},
+		"too much metadata":              {datastore.Request{Metadata: `{"a":"` + strings.Repeat("x", 64<<10) + `"}`, DeleteWhere: &tuple.Filter{ObjectType: "group"}}, datastore.ErrTooLarge, "metadata"},
 		"an empty filter":                {datastore.Request{DeleteWhere: &tuple.Filter{}}, datastore.ErrInvalid, "filter"},
 		"a reason that is not text":      {withBadReason, datastore.ErrInvalid, "UTF-8"},
 		"a long request id":              {datastore.Request{ID: strings.Repeat("x", 193)}, datastore.ErrTooLarge, "193"},
@@ -344,6 +346,24 @@ func TestAnotherLineOfHistoryIsNoticed(t *testing.T) {
 					t.Errorf("a zookie of the other line gives %v", err)
 				}
 			})
+		}
+	}
+}
+
+func TestADeleteMayRefuseToLeaveAPart(t *testing.T) {
+	k := open(t, memory.New(), keeper.Options{SweepEvery: time.Hour})
+	write(t, k, applying(testSchema))
+	write(t, k, updating(t, datastore.Create, "document:1#viewer@user:a", "document:1#viewer@user:b", "document:1#viewer@user:c"))
+	whole := datastore.Request{DeleteWhere: &tuple.Filter{ObjectType: "document"}, DeleteLimit: 2, DeleteWhole: true, Metadata: `{"ticket":7}`}
+	refused(t, k, datastore.Default, whole, datastore.ErrTooLarge, "more than 2")
+	whole.DeleteLimit = 3
+	o := write(t, k, whole)
+	if o.Deleted != 3 || o.More {
+		t.Errorf("exactly as many as the limit: %+v", o)
+	}
+	for c, err := range k.History(t.Context(), datastore.Default, o.Revision) {
+		if err != nil || c.Metadata != whole.Metadata {
+			t.Errorf("the change has metadata %q, %v", c.Metadata, err)
 		}
 	}
 }

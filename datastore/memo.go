@@ -27,7 +27,7 @@ type MemoReader interface {
 	// Nesting is the Memo of the relationships that hold a userset and whose own
 	// relation the schema uses as a userset: those by which groups lie in groups.
 	Nesting() *Memo
-	// Containers is the Memo of all relationships of objects to whose type some
-	// arrow of the schema leads.
+	// Containers is the Memo of all relationships of objects that the left side of
+	// some arrow may hold: see schema.Schema.IsContainer.
 	Containers() *Memo
 }

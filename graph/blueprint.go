@@ -15,7 +15,11 @@ type blueprint struct {
 	schema *schema.Schema
 	parts  []*part // by id, from 1
 	atoms  map[*schema.Relation]*part
-	kinds  atomic.Pointer[map[subjectKind]*kind]
+	// These serve while it is made.
+	meetings map[meetingKey]*part
+	held     map[*schema.Relation]map[*schema.Definition]bool
+	having   map[string][]*schema.Definition // by the text of a relation or permission
+	kinds    atomic.Pointer[map[subjectKind]*kind]
 }
 
 // form is how the value of a part comes about.
@@ -27,6 +31,7 @@ const (
 	arrow                // from what a relation leads to
 	empty                // nobody
 	itself               // the object as a subject
+	meeting              // where all arrows over one relation that ask for the same meet
 )
 
 // part is a relation or permission, or a part of a permission's expression.
@@ -43,6 +48,8 @@ type part struct {
 	children  []*part
 	tuples    schema.Name // the relation whose relationships it reads
 	targets   []target    // where those lead, sorted
+	only      bool        // there is one type that they can lead to
+	meets     *part       // of an arrow: what can come of it
 	users     []*part     // whose value depends on it
 }
 
@@ -50,7 +57,7 @@ type part struct {
 // userset is zero in arrows: they ask the same of all subjects.
 type target struct {
 	userset, typ schema.Name
-	part         *part // nil: the type lacks what the arrow asks for
+	part         *part
 }
 
 func (t target) compare(o target) int {
@@ -62,7 +69,9 @@ func blueprintOf(s *schema.Schema) *blueprint {
 }
 
 func newBlueprint(s *schema.Schema) *blueprint {
-	p := &blueprint{schema: s, parts: []*part{nil}, atoms: map[*schema.Relation]*part{}}
+	p := &blueprint{schema: s, parts: []*part{nil}, atoms: map[*schema.Relation]*part{},
+		meetings: map[meetingKey]*part{}, having: map[string][]*schema.Definition{},
+		held: map[*schema.Relation]map[*schema.Definition]bool{}}
 	p.kinds.Store(&map[subjectKind]*kind{})
 	for _, d := range s.Definitions {
 		relations := 0
@@ -75,6 +84,7 @@ func newBlueprint(s *schema.Schema) *blueprint {
 			a := p.add(d)
 			a.relation, a.scan = r, relations > 1
 			p.atoms[r] = a
+			p.having[r.Text] = append(p.having[r.Text], d)
 		}
 	}
 	for _, d := range s.Definitions {
@@ -83,6 +93,7 @@ func newBlueprint(s *schema.Schema) *blueprint {
 		}
 	}
 	p.nest()
+	p.meetings, p.having, p.held = nil, nil, nil
 	return p
 }
 
@@ -129,6 +140,7 @@ func (p *blueprint) atom(a *part) {
 			}
 		}
 		a.sort()
+		a.only = len(a.targets) == 1
 	case x.Kind == schema.Ref || x.Kind == schema.Nil || x.Kind == schema.Self:
 		p.child(a, x)
 	default:
@@ -145,11 +157,9 @@ func (p *blueprint) fill(a *part, x *schema.Expr) {
 		if a.all {
 			a.op = allOf
 		}
-		for i := range x.Tupleset.Allowed {
-			d := x.Tupleset.Allowed[i].Definition
-			p.lead(a, target{0, d.Name, p.atoms[d.RelationByName(x.TargetName)]})
-		}
-		a.sort()
+		a.meets = p.meeting(a.typ, x)
+		a.targets, a.only = a.meets.targets, a.meets.only
+		a.meets.users = append(a.meets.users, a)
 		return
 	case schema.Intersection:
 		a.op = allOf
@@ -159,6 +169,53 @@ func (p *blueprint) fill(a *part, x *schema.Expr) {
 	for _, c := range x.Children {
 		p.child(a, c)
 	}
+}
+
+// meetingKey is what arrows have in common that meet.
+type meetingKey struct {
+	tupleset *schema.Relation
+	target   string
+}
+
+// meeting returns where arrows over one relation that ask for the same meet. It
+// looks at the types that the relation may hold, or at those that have what is
+// asked for, whichever are fewer: a schema may have very many of both.
+func (p *blueprint) meeting(d *schema.Definition, x *schema.Expr) *part {
+	k := meetingKey{x.Tupleset, x.Target}
+	if m := p.meetings[k]; m != nil {
+		return m
+	}
+	m := p.add(d)
+	m.form = meeting
+	p.meetings[k] = m
+	may := p.mayHold(x.Tupleset)
+	m.only = len(may) == 1
+	if having := p.having[x.Target]; len(having) < len(may) {
+		for _, d := range having {
+			if may[d] {
+				p.lead(m, target{0, d.Name, p.atoms[d.Relation(x.Target)]})
+			}
+		}
+	} else {
+		for d := range may {
+			if r := d.Relation(x.Target); r != nil {
+				p.lead(m, target{0, d.Name, p.atoms[r]})
+			}
+		}
+	}
+	m.sort()
+	return m
+}
+
+// mayHold are the types that a relation may hold.
+func (p *blueprint) mayHold(r *schema.Relation) map[*schema.Definition]bool {
+	if p.held[r] == nil {
+		p.held[r] = map[*schema.Definition]bool{}
+		for i := range r.Allowed {
+			p.held[r][r.Allowed[i].Definition] = true
+		}
+	}
+	return p.held[r]
 }
 
 func (p *blueprint) child(a *part, x *schema.Expr) {
@@ -184,9 +241,7 @@ func (p *blueprint) child(a *part, x *schema.Expr) {
 // the same.
 func (p *blueprint) lead(a *part, t target) {
 	a.targets = append(a.targets, t)
-	if t.part != nil {
-		t.part.users = append(t.part.users, a)
-	}
+	t.part.users = append(t.part.users, a)
 }
 
 func (a *part) sort() {
@@ -296,7 +351,9 @@ func (k *kind) can(a *part) bool { return k.wants[a.id]&possible != 0 }
 // follows reports whether a part is possible given its own parts.
 func (k *kind) follows(a *part) bool {
 	switch {
-	case a.reads():
+	case a.form == arrow:
+		return k.can(a.meets)
+	case a.form == written || a.form == meeting:
 		return k.leads(a)
 	case len(a.children) == 0:
 		return false
@@ -309,7 +366,7 @@ func (k *kind) follows(a *part) bool {
 }
 
 func (k *kind) leads(a *part) bool {
-	return slices.ContainsFunc(a.targets, func(t target) bool { return t.part != nil && k.can(t.part) })
+	return slices.ContainsFunc(a.targets, func(t target) bool { return k.can(t.part) })
 }
 
 // holds says how a relation may hold a kind of subjects itself.

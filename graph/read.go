@@ -341,7 +341,7 @@ func (e *engine) target(p *part, edge *datastore.Edge) *part {
 	if p.form == written {
 		userset = edge.SubjectRelation
 	}
-	if len(p.targets) == 1 && p.targets[0].userset == userset {
+	if p.only && len(p.targets) == 1 && p.targets[0].userset == userset {
 		return p.targets[0].part
 	}
 	i, ok := slices.BinarySearchFunc(p.targets, target{userset: userset, typ: e.view.Type(edge.Subject)}, target.compare)

@@ -399,19 +399,19 @@ func nameTargets(e *Expr, names *Names) {
 	}
 }
 
-// contain notes the types to which the arrows of an expression lead.
-func (s *Schema) contain(e *Expr) {
+// contain notes the types to which the arrows of an expression lead. walked are
+// the left sides already seen.
+func (s *Schema) contain(e *Expr, walked map[*Relation]bool) {
 	if e == nil {
 		return
 	}
 	for _, child := range e.Children {
-		s.contain(child)
+		s.contain(child, walked)
 	}
-	if e.Kind == Arrow || e.Kind == ArrowAll {
+	if e.Tupleset != nil && !walked[e.Tupleset] {
+		walked[e.Tupleset] = true
 		for i := range e.Tupleset.Allowed {
-			if d := e.Tupleset.Allowed[i].Definition; d.Relation(e.Target) != nil {
-				s.containers[d.Name] = true
-			}
+			s.containers[e.Tupleset.Allowed[i].Definition.Name] = true
 		}
 	}
 }
@@ -430,8 +430,9 @@ func (c *compiler) finish(src Source) {
 		s.byName[d.Name] = d
 	}
 	s.usersets, s.containers = map[Name]bool{}, map[Name]bool{}
+	walked := map[*Relation]bool{}
 	for _, r := range c.order {
-		s.contain(r.Expr)
+		s.contain(r.Expr, walked)
 		for i := range r.Allowed {
 			if u := r.Allowed[i].Relation; u != nil {
 				s.usersets[u.Name] = true

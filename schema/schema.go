@@ -150,8 +150,8 @@ func (s *Schema) DefinitionByName(n Name) *Definition {
 // `type#name`.
 func (s *Schema) IsUserset(name Name) bool { return s.usersets[name] }
 
-// IsContainer reports whether some arrow leads to objects of a type: asks them
-// for a relation or permission that the type has.
+// IsContainer reports whether the left side of some arrow may hold objects of a
+// type.
 func (s *Schema) IsContainer(typ Name) bool { return s.containers[typ] }
 
 // Caveat returns the caveat of that name, or nil.

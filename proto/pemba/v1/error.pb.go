@@ -69,7 +69,7 @@ const (
 	// INVALID_ARGUMENT. One request names the same relationship in two operations. Metadata: relationship.
 	ErrorReason_ERROR_REASON_DUPLICATE_OPERATION ErrorReason = 14
 	// INVALID_ARGUMENT where the input alone is too large, RESOURCE_EXHAUSTED where the work is. Metadata: limit (its
-	// name in the configuration), maximum.
+	// name in the configuration: a flag of `pemba serve`), maximum.
 	ErrorReason_ERROR_REASON_LIMIT_EXCEEDED ErrorReason = 15
 	// FAILED_PRECONDITION. The schema has no such type. Metadata: type.
 	ErrorReason_ERROR_REASON_UNKNOWN_TYPE ErrorReason = 20

@@ -112,7 +112,8 @@ type CheckRequest struct {
 	Resource *Object `protobuf:"bytes,3,opt,name=resource,proto3" json:"resource,omitempty"`
 	// A permission or relation of the resource's type. Required.
 	Permission string `protobuf:"bytes,4,opt,name=permission,proto3" json:"permission,omitempty"`
-	// Who is asked about: an object, a userset (do all of its members, as such, have it?) or `type:*`. Required.
+	// Who is asked about: an object or a userset (do all of its members, as such, have it?), but not `type:*`, which is
+	// everybody and INVALID_SUBJECT here. Required.
 	Subject *Subject `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
 	// Values for the parameters of caveats. What no caveat on the way declares is ignored.
 	Context *structpb.Struct `protobuf:"bytes,6,opt,name=context,proto3" json:"context,omitempty"`
@@ -273,7 +274,7 @@ type BulkCheckRequest struct {
 	Store string `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
 	// The revision to answer at. Absent: minimize_latency.
 	Consistency *Consistency `protobuf:"bytes,2,opt,name=consistency,proto3" json:"consistency,omitempty"`
-	// The questions, 1 at least.
+	// The questions, 1 at least and 10,000 at most (unless configured).
 	Items []*BulkCheckItem `protobuf:"bytes,3,rep,name=items,proto3" json:"items,omitempty"`
 	// The context of every question that does not bring its own.
 	Context *structpb.Struct `protobuf:"bytes,4,opt,name=context,proto3" json:"context,omitempty"`

@@ -84,7 +84,7 @@ type Subject struct {
 	// The type, as the schema names it.
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	// An id as of an object, or `*` alone, which means every object of the type and takes no relation. Questions are
-	// asked about one subject: there `*` asks what everybody has.
+	// asked about one subject, which `*` is not.
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	// A relation or permission of the subject's type: the subject is then whoever has it. Empty or `...` means none.
 	Relation      string `protobuf:"bytes,3,opt,name=relation,proto3" json:"relation,omitempty"`

@@ -141,7 +141,7 @@ func (n line) tail(have datastore.Head) (datastore.Head, []datastore.Entry, erro
 		return head, nil, forked
 	}
 	if have.Revision < anchor.Revision {
-		return head, nil, fmt.Errorf("revision %d, oldest %d: %w", have.Revision, anchor.Revision, datastore.ErrCompacted)
+		return head, nil, datastore.Compacted(have.Revision+1, anchor.Revision+1)
 	}
 	return head, changes, nil
 }

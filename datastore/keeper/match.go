@@ -40,7 +40,7 @@ func (s *state) match(filter tuple.Filter, f func(tuple.Relationship) bool) {
 		for _, k := range kinds {
 			objects += len(s.dict.ofType(k.typ))
 		}
-		if filter.Subject.Type != "" && len(subjects) < objects {
+		if filter.Subject.Type != "" && len(subjects) <= objects {
 			s.ascendFrom(s.backward, subjects, filter.Subject.IDPrefix, func(e edge) bool { return each(e.reversed()) })
 			return
 		}

@@ -179,9 +179,9 @@ func after(ctx context.Context, q querier, store datastore.StoreID, from datasto
 	case !found:
 		return h, nil, noStore(pgx.ErrNoRows, store)
 	case from > h.Revision:
-		return h, nil, ours(datastoreAhead(from, h.Revision))
+		return h, nil, ours(datastore.Ahead(from, h.Revision))
 	case from < h.anchor.Revision:
-		return h, nil, ours(datastoreCompacted(from, h.anchor.Revision))
+		return h, nil, ours(datastore.Compacted(from+1, h.anchor.Revision+1))
 	}
 	if a.cut(); len(a.entries) == 0 && from < h.Revision {
 		if a.entries, err = changes(ctx, q, store, selectChange, int64(store), int64(from)+1); err != nil {
@@ -192,12 +192,4 @@ func after(ctx context.Context, q querier, store datastore.StoreID, from datasto
 		}
 	}
 	return h, a.entries, a.follows(from)
-}
-
-func datastoreAhead(r, head datastore.Revision) error {
-	return fmt.Errorf("revision %d, head %d: %w", r, head, datastore.ErrAhead)
-}
-
-func datastoreCompacted(r, oldest datastore.Revision) error {
-	return fmt.Errorf("revision %d, oldest %d: %w", r, oldest, datastore.ErrCompacted)
 }

@@ -142,7 +142,7 @@ func (u *update) checkLine(have datastore.Head, hash datastore.Hash) error {
 	case have.Incarnation != u.head.Incarnation || have.Revision > u.head.Revision:
 		return forked
 	case have.Revision < u.head.anchor.Revision:
-		return ours(datastoreCompacted(have.Revision, u.head.anchor.Revision))
+		return ours(datastore.Compacted(have.Revision+1, u.head.anchor.Revision+1))
 	case hash != have.Hash:
 		return forked
 	}

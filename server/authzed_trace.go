@@ -141,24 +141,33 @@ func earlier(a, b *timestamppb.Timestamp) *timestamppb.Timestamp {
 	return a
 }
 
+// expiryKey names a relation or permission of one schema of a store, and keeps
+// nothing of that schema alive.
+type expiryKey struct {
+	store          datastore.StoreID
+	schema         [32]byte
+	typ, permitted schema.Name
+}
+
 // mayExpire reports whether a relationship that expires can bear on a relation or
 // permission. It is asked at every check, and remembered.
-func (s *Server) mayExpire(r *schema.Relation) bool {
-	if known, ok := s.expiring.Get(r); ok {
+func (s *Server) mayExpire(snapshot datastore.Snapshot, r *schema.Relation) bool {
+	key := expiryKey{snapshot.Store(), snapshot.SchemaHash(), r.Definition.Name, r.Name}
+	if known, ok := s.expiring.Get(key); ok {
 		return known
 	}
 	expires := func(r *schema.Relation) bool {
 		return slices.ContainsFunc(r.Allowed, func(a schema.AllowedSubject) bool { return a.Expiration })
 	}
 	found := expires(r) || slices.ContainsFunc(r.Dependencies(), expires)
-	s.expiring.Add(r, found)
+	s.expiring.Add(key, found)
 	return found
 }
 
 // expiresAt is when the first of the relationships that an answer rests on
 // expires; nil if none does.
 func (s *Server) expiresAt(ctx context.Context, snapshot datastore.Snapshot, q graph.Question, now time.Time) (*timestamppb.Timestamp, error) {
-	if !s.mayExpire(snapshot.Schema().Definition(q.Resource.Type).Relation(q.Permission)) {
+	if !s.mayExpire(snapshot, snapshot.Schema().Definition(q.Resource.Type).Relation(q.Permission)) {
 		return nil, nil
 	}
 	x, err := graph.Explain(ctx, snapshot, q, now, s.limits.graph(), traceOptions)

@@ -25,7 +25,6 @@ import (
 
 	"github.com/pembadb/pemba/datastore"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
-	"github.com/pembadb/pemba/schema"
 )
 
 // Config is what a Server needs; Datastore must be set.
@@ -51,7 +50,7 @@ type Server struct {
 	stop   context.CancelFunc
 	token  [32]byte // hash of the static token
 	// expiring remembers on what relationships that expire can bear: see mayExpire.
-	expiring *lru.Cache[*schema.Relation, bool]
+	expiring *lru.Cache[expiryKey, bool]
 }
 
 // workers are goroutines that stay for the next call, with the stack that calls
@@ -71,7 +70,7 @@ func New(c Config) (*Server, error) {
 		s.token = sha256.Sum256([]byte(c.Token))
 	}
 	var err error
-	if s.expiring, err = lru.New[*schema.Relation, bool](10_000); err != nil {
+	if s.expiring, err = lru.New[expiryKey, bool](10_000); err != nil {
 		return nil, err
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())

@@ -121,7 +121,6 @@ func TestAFilterThatAnIndexNarrowsReadsNoMore(t *testing.T) {
 	whole := took(tuple.Filter{ObjectType: "document", ObjectIDPrefix: "none"})
 	for name, f := range map[string]tuple.Filter{
 		"another type":                {ObjectType: "folder"},
-		"a relation nothing holds":    {ObjectType: "document", Relation: "parent", Subject: tuple.SubjectFilter{Type: "document"}},
 		"a caveat":                    {ObjectType: "group", Caveat: "on_day"},
 		"a prefix in a small type":    {ObjectType: "group", ObjectIDPrefix: "none"},
 		"a subject's type, by prefix": {Subject: tuple.SubjectFilter{Type: "group", IDPrefix: "none"}},

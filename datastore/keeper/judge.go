@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -25,12 +24,6 @@ const (
 // tooMany is the error of more operations than a change may have.
 func tooMany(n, limit int, what, advice string) error {
 	return datastore.OverLimit("max-operations", limit, fmt.Sprintf("%d operations %s", n, what), advice)
-}
-
-// noStore is the error of a store's name that no store has.
-func noStore(name string) error {
-	name = strings.ToValidUTF8(name, "?")
-	return datastore.With(fmt.Errorf("store %q: %w; make it with `pemba store create %s`", name, datastore.ErrNoStore, name), "store", name)
 }
 
 // checkRequest refuses what is wrong whatever the store holds.
@@ -473,68 +466,4 @@ func (j *judgement) orphans(next *schema.Schema) error {
 	}
 	return datastore.With(fmt.Errorf("%w: %d stored %s would not fit it, for example %s: %w; delete them first, or keep what they need", datastore.ErrOrphans, count, noun, example.Key, why),
 		"count", strconv.Itoa(count), "example", example.Key.String())
-}
-
-func (j *judgement) registry(r *datastore.Request) error {
-	reg := j.state.registry
-	switch {
-	case r.CreateStore != nil:
-		name := r.CreateStore.Name
-		if err := datastore.CheckName("store", name); err != nil {
-			return err
-		}
-		if name == "system" {
-			return datastore.With(fmt.Errorf("%w: the store name system is reserved", datastore.ErrName), "store", name)
-		}
-		if _, ok := reg.stores[name]; ok {
-			return datastore.With(fmt.Errorf("store %q: %w", name, datastore.ErrAlreadyExists), "store", name)
-		}
-		j.add(datastore.Operation{Kind: datastore.CreateStore, Store: &datastore.Store{ID: reg.lastID + 1, Name: name, Created: j.now}})
-	case r.DeleteStore != "":
-		s, ok := reg.stores[r.DeleteStore]
-		if r.DeleteStore == "default" || r.DeleteStore == "system" {
-			return datastore.With(fmt.Errorf("%w: the store %q always exists and cannot be deleted", datastore.ErrProtected, r.DeleteStore), "store", r.DeleteStore)
-		}
-		if !ok {
-			return noStore(r.DeleteStore)
-		}
-		j.add(datastore.Operation{Kind: datastore.DeleteStore, Store: &s})
-		for _, t := range sortedBy(reg.tokens, func(t datastore.Token) string { return t.Name }) {
-			if t.StoreID == s.ID {
-				j.add(datastore.Operation{Kind: datastore.RevokeToken, Token: &t})
-			}
-		}
-	case r.CreateToken != nil:
-		return j.createToken(*r.CreateToken, r.Actor)
-	case r.RevokeToken != "":
-		t, ok := reg.tokens[r.RevokeToken]
-		if !ok {
-			return datastore.With(fmt.Errorf("token %q: %w; `pemba token list` shows those there are", r.RevokeToken, datastore.ErrNotFound), "token", r.RevokeToken)
-		}
-		j.add(datastore.Operation{Kind: datastore.RevokeToken, Token: &t})
-	}
-	return nil
-}
-
-func (j *judgement) createToken(t datastore.Token, actor string) error {
-	reg := j.state.registry
-	if err := datastore.CheckName("token", t.Name); err != nil {
-		return err
-	}
-	if t.Name == "pemba" {
-		return datastore.With(fmt.Errorf("%w: the token name pemba is reserved for what Pemba does by itself", datastore.ErrName), "token", t.Name)
-	}
-	if _, ok := reg.tokens[t.Name]; ok {
-		return datastore.With(fmt.Errorf("token %q: %w; revoke it first, or choose another name", t.Name, datastore.ErrAlreadyExists), "token", t.Name)
-	}
-	if t.Store != "" {
-		s, ok := reg.stores[t.Store]
-		if !ok {
-			return noStore(t.Store)
-		}
-		t.StoreID = s.ID
-	}
-	t.Created, t.Actor = j.now, actor
-	j.add(datastore.Operation{Kind: datastore.CreateToken, Token: &t})
-	return nil
 }

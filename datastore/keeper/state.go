@@ -387,37 +387,6 @@ func order[T any](less func(a, b T) bool, a, b T) int {
 	return 0
 }
 
-// registry is what the history of the store system says of stores and tokens.
-type registry struct {
-	stores map[string]datastore.Store
-	tokens map[string]datastore.Token
-	byHash map[[32]byte]string // the tokens' names
-	lastID datastore.StoreID
-}
-
-func newRegistry() *registry {
-	return &registry{stores: map[string]datastore.Store{}, tokens: map[string]datastore.Token{}, byHash: map[[32]byte]string{}, lastID: datastore.System}
-}
-
-func (r *registry) copy() *registry {
-	return &registry{stores: maps.Clone(r.stores), tokens: maps.Clone(r.tokens), byHash: maps.Clone(r.byHash), lastID: r.lastID}
-}
-
-func (r *registry) apply(o datastore.Operation) {
-	switch o.Kind {
-	case datastore.CreateStore:
-		r.stores[o.Store.Name] = *o.Store
-		r.lastID = max(r.lastID, o.Store.ID)
-	case datastore.DeleteStore:
-		delete(r.stores, o.Store.Name)
-	case datastore.CreateToken:
-		r.tokens[o.Token.Name], r.byHash[o.Token.Hash] = *o.Token, o.Token.Name
-	case datastore.RevokeToken:
-		delete(r.byHash, r.tokens[o.Token.Name].Hash)
-		delete(r.tokens, o.Token.Name)
-	}
-}
-
 func sortedBy[T any](m map[string]T, name func(T) string) []T {
 	return slices.SortedFunc(maps.Values(m), func(a, b T) int { return cmp.Compare(name(a), name(b)) })
 }

@@ -1,0 +1,110 @@
+package keeper
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/pembadb/pemba/datastore"
+)
+
+// registry is what the history of the store system says of stores and tokens.
+type registry struct {
+	stores map[string]datastore.Store
+	tokens map[string]datastore.Token
+	byHash map[[32]byte]string // the tokens' names
+	lastID datastore.StoreID
+}
+
+func newRegistry() *registry {
+	return &registry{stores: map[string]datastore.Store{}, tokens: map[string]datastore.Token{}, byHash: map[[32]byte]string{}, lastID: datastore.System}
+}
+
+func (r *registry) copy() *registry {
+	return &registry{stores: maps.Clone(r.stores), tokens: maps.Clone(r.tokens), byHash: maps.Clone(r.byHash), lastID: r.lastID}
+}
+
+func (r *registry) apply(o datastore.Operation) {
+	switch o.Kind {
+	case datastore.CreateStore:
+		r.stores[o.Store.Name] = *o.Store
+		r.lastID = max(r.lastID, o.Store.ID)
+	case datastore.DeleteStore:
+		delete(r.stores, o.Store.Name)
+	case datastore.CreateToken:
+		r.tokens[o.Token.Name], r.byHash[o.Token.Hash] = *o.Token, o.Token.Name
+	case datastore.RevokeToken:
+		delete(r.byHash, r.tokens[o.Token.Name].Hash)
+		delete(r.tokens, o.Token.Name)
+	}
+}
+
+// noStore is the error of a store's name that no store has.
+func noStore(name string) error {
+	name = strings.ToValidUTF8(name, "?")
+	return datastore.With(fmt.Errorf("store %q: %w; make it with `pemba store create %s`", name, datastore.ErrNoStore, name), "store", name)
+}
+
+func (j *judgement) registry(r *datastore.Request) error {
+	reg := j.state.registry
+	switch {
+	case r.CreateStore != nil:
+		name := r.CreateStore.Name
+		if err := datastore.CheckName("store", name); err != nil {
+			return err
+		}
+		if name == "system" {
+			return datastore.With(fmt.Errorf("%w: the store name system is reserved", datastore.ErrName), "store", name)
+		}
+		if _, ok := reg.stores[name]; ok {
+			return datastore.With(fmt.Errorf("store %q: %w", name, datastore.ErrAlreadyExists), "store", name)
+		}
+		j.add(datastore.Operation{Kind: datastore.CreateStore, Store: &datastore.Store{ID: reg.lastID + 1, Name: name, Created: j.now}})
+	case r.DeleteStore != "":
+		s, ok := reg.stores[r.DeleteStore]
+		if r.DeleteStore == "default" || r.DeleteStore == "system" {
+			return datastore.With(fmt.Errorf("%w: the store %q always exists and cannot be deleted", datastore.ErrProtected, r.DeleteStore), "store", r.DeleteStore)
+		}
+		if !ok {
+			return noStore(r.DeleteStore)
+		}
+		j.add(datastore.Operation{Kind: datastore.DeleteStore, Store: &s})
+		for _, t := range sortedBy(reg.tokens, func(t datastore.Token) string { return t.Name }) {
+			if t.StoreID == s.ID {
+				j.add(datastore.Operation{Kind: datastore.RevokeToken, Token: &t})
+			}
+		}
+	case r.CreateToken != nil:
+		return j.createToken(*r.CreateToken, r.Actor)
+	case r.RevokeToken != "":
+		t, ok := reg.tokens[r.RevokeToken]
+		if !ok {
+			return datastore.With(fmt.Errorf("token %q: %w; `pemba token list` shows those there are", r.RevokeToken, datastore.ErrNotFound), "token", r.RevokeToken)
+		}
+		j.add(datastore.Operation{Kind: datastore.RevokeToken, Token: &t})
+	}
+	return nil
+}
+
+func (j *judgement) createToken(t datastore.Token, actor string) error {
+	reg := j.state.registry
+	if err := datastore.CheckName("token", t.Name); err != nil {
+		return err
+	}
+	if t.Name == "pemba" {
+		return datastore.With(fmt.Errorf("%w: the token name pemba is reserved for what Pemba does by itself", datastore.ErrName), "token", t.Name)
+	}
+	if _, ok := reg.tokens[t.Name]; ok {
+		return datastore.With(fmt.Errorf("token %q: %w; revoke it first, or choose another name", t.Name, datastore.ErrAlreadyExists), "token", t.Name)
+	}
+	if t.Store != "" {
+		s, ok := reg.stores[t.Store]
+		if !ok {
+			return noStore(t.Store)
+		}
+		t.StoreID = s.ID
+	}
+	t.Created, t.Actor = j.now, actor
+	j.add(datastore.Operation{Kind: datastore.CreateToken, Token: &t})
+	return nil
+}

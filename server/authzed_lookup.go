@@ -78,18 +78,27 @@ func (p *authzedPermissions) LookupResources(r *authzedv1.LookupResourcesRequest
 	}
 	defer s.Close()
 	at.zookie, at.time = s.Zookie(), graph.EvaluationTime(s, at.time)
-	l := &resourceStream{out: out, at: at, token: zedToken(at.zookie), ordered: options.Limit > 0 || options.After != ""}
+	l := &resourceStream{out: manyMessages(out), at: at, token: zedToken(at.zookie), ordered: options.Limit > 0 || options.After != ""}
 	l.anew = l.cursor(fromHead)
 	_, err = graph.LookupResources(ctx, s, q, at.time, p.limits.graph(), options, l.found)
-	if err := firstOf(l.err, withNames(err, s.Schema(), name{q.Type, q.Permission}, name{q.Subject.Type, q.Subject.Relation})); err != nil {
+	if err := withNames(err, s.Schema(), name{q.Type, q.Permission}, name{q.Subject.Type, q.Subject.Relation}); err != nil {
 		return firstOf(l.end(fromHead), err)
 	}
 	return l.end(atEnd)
 }
 
+// fewMessages is how many are sent together at most.
+const fewMessages = 256
+
+// manyMessages gathers what a stream sends one by one. The first is sent at once,
+// and none waits for long.
+func manyMessages(out grpc.ServerStream) *batcher[any] {
+	return newBatcher(fewMessages, func(ms []any) error { return out.SendMsg(messages(ms)) })
+}
+
 // resourceStream sends resources as they are found.
 type resourceStream struct {
-	out     grpc.ServerStreamingServer[authzedv1.LookupResourcesResponse]
+	out     *batcher[any]
 	at      cursor
 	token   *authzedv1.ZedToken
 	ordered bool
@@ -97,7 +106,6 @@ type resourceStream struct {
 	// held is a result of a list as it is found: sent when the next comes, or as the
 	// last.
 	held *authzedv1.LookupResourcesResponse
-	err  error
 }
 
 func (l *resourceStream) found(f graph.Found) bool {
@@ -105,14 +113,11 @@ func (l *resourceStream) found(f graph.Found) bool {
 		LookedUpAt: l.token, ResourceObjectId: f.ID, Permissionship: lookupPermissionship(f.Answer), PartialCaveatInfo: partialCaveat(f.Answer),
 	}
 	if l.ordered {
-		l.send(m, l.cursor(afterID+f.ID))
-		return l.err == nil
+		return l.send(m, l.cursor(afterID+f.ID))
 	}
-	if l.held != nil {
-		l.send(l.held, l.anew)
-	}
+	before := l.held
 	l.held = m
-	return l.err == nil
+	return before == nil || l.send(before, l.anew)
 }
 
 func (l *resourceStream) cursor(position string) *authzedv1.Cursor {
@@ -120,16 +125,16 @@ func (l *resourceStream) cursor(position string) *authzedv1.Cursor {
 	return &authzedv1.Cursor{Token: l.at.String()}
 }
 
-func (l *resourceStream) send(m *authzedv1.LookupResourcesResponse, behind *authzedv1.Cursor) {
+func (l *resourceStream) send(m *authzedv1.LookupResourcesResponse, behind *authzedv1.Cursor) bool {
 	m.AfterResultCursor = behind
-	l.err = l.out.Send(m)
+	return l.out.add(m)
 }
 
 func (l *resourceStream) end(position string) error {
-	if l.held != nil && l.err == nil {
+	if l.held != nil {
 		l.send(l.held, l.cursor(position))
 	}
-	return l.err
+	return l.out.close()
 }
 
 func (p *authzedPermissions) LookupSubjects(r *authzedv1.LookupSubjectsRequest, out grpc.ServerStreamingServer[authzedv1.LookupSubjectsResponse]) error {
@@ -150,26 +155,23 @@ func (p *authzedPermissions) LookupSubjects(r *authzedv1.LookupSubjectsRequest, 
 		return err
 	}
 	defer s.Close()
-	l := &subjectStream{out: out, token: zedToken(s.Zookie())}
+	l := &subjectStream{out: manyMessages(out), token: zedToken(s.Zookie())}
 	l.wildcards = r.WildcardOption != authzedv1.LookupSubjectsRequest_WILDCARD_OPTION_EXCLUDE_WILDCARDS
 	_, err = graph.LookupSubjects(ctx, s, q, time.Now(), p.limits.graph(), graph.LookupOptions{}, l.found)
-	if err := firstOf(l.err, withNames(err, s.Schema(), name{q.Resource.Type, q.Permission}, name{q.Type, q.Relation})); err != nil {
-		return err
-	}
-	return l.end()
+	err = withNames(err, s.Schema(), name{q.Resource.Type, q.Permission}, name{q.Type, q.Relation})
+	return firstOf(l.end(err == nil), err)
 }
 
 // subjectStream sends subjects as they are found; the wildcard, which names those
 // it does not cover, is the last.
 type subjectStream struct {
-	out       grpc.ServerStreamingServer[authzedv1.LookupSubjectsResponse]
+	out       *batcher[any]
 	token     *authzedv1.ZedToken
 	wildcards bool
 	everybody *graph.Found
 	// excluded are those whom the wildcard does not cover; conditional those whom it
 	// covers under a condition only, unless it is conditional itself.
 	excluded, conditional []*authzedv1.ResolvedSubject
-	err                   error
 }
 
 func resolved(f graph.Found) *authzedv1.ResolvedSubject {
@@ -189,11 +191,10 @@ func (l *subjectStream) found(f graph.Found) bool {
 	case f.Answer.Outcome == graph.Conditional && l.wildcards:
 		l.conditional = append(l.conditional, resolved(f))
 	}
-	l.send(f, nil)
-	return l.err == nil
+	return l.send(f, nil)
 }
 
-func (l *subjectStream) send(f graph.Found, excluded []*authzedv1.ResolvedSubject) {
+func (l *subjectStream) send(f graph.Found, excluded []*authzedv1.ResolvedSubject) bool {
 	s := resolved(f)
 	m := &authzedv1.LookupSubjectsResponse{LookedUpAt: l.token, Subject: s, ExcludedSubjects: excluded}
 	// What older clients read.
@@ -201,17 +202,18 @@ func (l *subjectStream) send(f graph.Found, excluded []*authzedv1.ResolvedSubjec
 	for _, e := range excluded {
 		m.ExcludedSubjectIds = append(m.ExcludedSubjectIds, e.SubjectObjectId)
 	}
-	l.err = l.out.Send(m)
+	return l.out.add(m)
 }
 
-func (l *subjectStream) end() error {
-	if l.everybody == nil || !l.wildcards {
-		return l.err
+// end sends the wildcard, unless the list has no end, and what is left.
+func (l *subjectStream) end(complete bool) error {
+	if l.everybody == nil || !l.wildcards || !complete {
+		return l.out.close()
 	}
 	excluded := l.excluded
 	if l.everybody.Answer.Outcome == graph.Yes {
 		excluded = append(excluded, l.conditional...)
 	}
 	l.send(*l.everybody, excluded)
-	return l.err
+	return l.out.close()
 }

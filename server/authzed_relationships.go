@@ -122,11 +122,15 @@ func (p *authzedPermissions) ReadRelationships(r *authzedv1.ReadRelationshipsReq
 		kind: "authzed read", consistency: r.Consistency, filter: r.RelationshipFilter, cursor: r.OptionalCursor, page: page, limit: uint64(r.OptionalLimit),
 	}
 	return p.authzedList(out.Context(), l, func(listed listedPage) error {
-		for i := range listed.rows {
-			err := out.Send(&authzedv1.ReadRelationshipsResponse{
-				ReadAt: zedToken(listed.zookie), Relationship: relationshipOut(&listed.rows[i]), AfterResultCursor: listed.cursor(i),
-			})
-			if err != nil {
+		at := zedToken(listed.zookie)
+		for first := 0; first < len(listed.rows); first += fewMessages {
+			var few messages
+			for i := first; i < min(first+fewMessages, len(listed.rows)); i++ {
+				few = append(few, &authzedv1.ReadRelationshipsResponse{
+					ReadAt: at, Relationship: relationshipOut(&listed.rows[i]), AfterResultCursor: listed.cursor(i),
+				})
+			}
+			if err := out.SendMsg(few); err != nil {
 				return err
 			}
 		}

@@ -78,28 +78,38 @@ const (
 	resultDelay = 20 * time.Millisecond
 )
 
-// batcher gathers the results of a lookup into messages.
-type batcher struct {
-	send func([]*pembav1.LookupResult) error
+// batcher gathers the results of a lookup.
+type batcher[T any] struct {
+	send    func([]T) error
+	largest int // batch
 
 	mu      sync.Mutex
-	results []*pembav1.LookupResult
+	results []T
 	size    int // of the next batch
 	err     error
 	timer   *time.Timer
 }
 
-func newBatcher(send func([]*pembav1.LookupResult) error) *batcher {
-	return &batcher{send: send, size: 1}
+func newBatcher[T any](largest int, send func([]T) error) *batcher[T] {
+	return &batcher[T]{send: send, largest: largest, size: 1}
+}
+
+// lookupBatcher gathers results into messages, and takes them as a lookup gives
+// them.
+func lookupBatcher(send func([]*pembav1.LookupResult) error) (*batcher[*pembav1.LookupResult], func(graph.Found) bool) {
+	b := newBatcher(resultBatch, send)
+	return b, func(f graph.Found) bool {
+		return b.add(&pembav1.LookupResult{Id: f.ID, Answer: answer(f.Answer), MissingFields: f.Answer.Missing})
+	}
 }
 
 // add takes a result; false once the receiver is gone.
-func (b *batcher) add(f graph.Found) bool {
+func (b *batcher[T]) add(result T) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.results = append(b.results, &pembav1.LookupResult{Id: f.ID, Answer: answer(f.Answer), MissingFields: f.Answer.Missing})
+	b.results = append(b.results, result)
 	if len(b.results) >= b.size {
-		b.size = min(2*b.size, resultBatch)
+		b.size = min(2*b.size, b.largest)
 		b.flush()
 	} else if len(b.results) == 1 {
 		if b.timer == nil {
@@ -112,13 +122,13 @@ func (b *batcher) add(f graph.Found) bool {
 }
 
 // late sends a batch that does not fill.
-func (b *batcher) late() {
+func (b *batcher[T]) late() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.flush()
 }
 
-func (b *batcher) flush() {
+func (b *batcher[T]) flush() {
 	if len(b.results) > 0 && b.err == nil {
 		b.err = b.send(b.results)
 	}
@@ -126,7 +136,7 @@ func (b *batcher) flush() {
 }
 
 // close sends what is left; nothing is sent after it.
-func (b *batcher) close() error {
+func (b *batcher[T]) close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.timer != nil {
@@ -154,10 +164,10 @@ func (p *permissions) LookupResources(r *pembav1.LookupResourcesRequest, out grp
 	}
 	defer s.snapshot.Close()
 	zookie := s.snapshot.Zookie()
-	b := newBatcher(func(results []*pembav1.LookupResult) error {
+	b, found := lookupBatcher(func(results []*pembav1.LookupResult) error {
 		return out.Send(&pembav1.LookupResourcesResponse{Zookie: zookie, Results: results})
 	})
-	listing, err := graph.LookupResources(ctx, s.snapshot, q, s.now, p.limits.graph(), s.options, b.add)
+	listing, err := graph.LookupResources(ctx, s.snapshot, q, s.now, p.limits.graph(), s.options, found)
 	if sent := b.close(); sent != nil || err != nil {
 		return firstOf(sent, err)
 	}
@@ -226,10 +236,10 @@ func (p *permissions) LookupSubjects(r *pembav1.LookupSubjectsRequest, out grpc.
 	}
 	defer s.snapshot.Close()
 	zookie := s.snapshot.Zookie()
-	b := newBatcher(func(results []*pembav1.LookupResult) error {
+	b, found := lookupBatcher(func(results []*pembav1.LookupResult) error {
 		return out.Send(&pembav1.LookupSubjectsResponse{Zookie: zookie, Results: results})
 	})
-	listing, err := graph.LookupSubjects(ctx, s.snapshot, q, s.now, p.limits.graph(), s.options, b.add)
+	listing, err := graph.LookupSubjects(ctx, s.snapshot, q, s.now, p.limits.graph(), s.options, found)
 	if sent := b.close(); sent != nil || err != nil {
 		return firstOf(sent, err)
 	}

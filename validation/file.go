@@ -44,6 +44,7 @@ type File struct {
 	// Relationships are those of the file in the order written, each once.
 	Relationships []tuple.Relationship
 	Assertions    []Assertion
+	Expected      []Expected
 }
 
 // Expectation is what an assertion says of an answer.

@@ -132,16 +132,13 @@ func (p *parser) fields(n *yaml.Node, known ...string) map[string]*yaml.Node {
 
 func (p *parser) root(n *yaml.Node) {
 	fields := p.fields(n, "schema", "schemaFile", "relationships", "assertions", "validation")
-	if v := fields["validation"]; v != nil && !isNull(v) {
-		p.add(v, "`validation` lists the subjects of permissions, which needs lookups, and Pemba has none yet",
-			"remove the block, and state what matters under `assertions`")
-	}
 	src, lines, ok := p.schemaSource(n, fields["schema"], fields["schemaFile"])
 	if !ok || !p.compile(src, fields["schema"], lines) {
 		return
 	}
 	p.relationships(fields["relationships"])
 	p.assertions(fields["assertions"])
+	p.expected(fields["validation"])
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }

@@ -57,7 +57,7 @@ relationships: |-
 		"an assertion as a text":       {smallSchema + "assertions:\n  assertTrue: document:1#view@user:a\n", "8:15", "is not a list"},
 		"assertions as a list":         {smallSchema + "assertions:\n  - a\n", "8:3", "is not a mapping"},
 		"an alias":                     {smallSchema + "assertions:\n  assertTrue:\n    - &a document:1#view@user:a\n    - *a\n", "10:7", "alias"},
-		"expected subjects":            {smallSchema + "validation:\n  document:1#view: []\n", "8:3", "needs lookups"},
+		"expected subjects":            {smallSchema + "validation:\n  document:1#view: [user:a]\n", "8:21", "no subject in brackets"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Parse("x.yaml", []byte(c.text), nil)

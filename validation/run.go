@@ -27,7 +27,8 @@ type Report struct {
 	Coverage Coverage
 }
 
-// Total is how many assertions the file has.
+// Total is how many assertions were judged; each expected subject is one, and so
+// is that nobody else has the permission.
 func (r *Report) Total() int { return r.Passed + len(r.Failed) }
 
 // Result is an assertion that does not hold, and why.
@@ -72,20 +73,30 @@ func (f *File) Run(ctx context.Context) (report *Report, err error) {
 		return nil, err
 	}
 	defer snapshot.Close()
+	now := time.Now()
 	questions := make([]graph.Question, len(f.Assertions))
 	for i, a := range f.Assertions {
 		questions[i] = graph.Question{Resource: a.Resource, Permission: a.Permission, Subject: a.Subject, Context: a.Context}
 	}
-	answers, failures := graph.CheckBulk(ctx, snapshot, questions, time.Now(), graph.Limits{})
+	answers, failures := graph.CheckBulk(ctx, snapshot, questions, now, graph.Limits{})
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("validation file %s: %w", f.Name, err)
 	}
-	report = &Report{Name: f.Name, Coverage: coverage(f.Schema, f.Assertions)}
+	asked := slices.Clone(f.Assertions)
+	for _, e := range f.Expected {
+		asked = append(asked, Assertion{Resource: e.Resource, Permission: e.Permission})
+	}
+	report = &Report{Name: f.Name, Coverage: coverage(f.Schema, asked)}
 	for i, a := range f.Assertions {
 		if failures[i] == nil && answers[i].Outcome == a.Want.outcome() {
 			report.Passed++
 		} else {
 			report.Failed = append(report.Failed, Result{Assertion: a, Got: answers[i], Err: failures[i]})
+		}
+	}
+	for i := range f.Expected {
+		if err := f.expectation(ctx, snapshot, &f.Expected[i], now, report); err != nil {
+			return nil, fmt.Errorf("validation file %s: %w", f.Name, err)
 		}
 	}
 	slices.SortStableFunc(report.Failed, func(a, b Result) int { return a.Pos.Line - b.Pos.Line })

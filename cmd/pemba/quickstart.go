@@ -42,6 +42,8 @@ var tour = []struct {
 	{"Editing is another matter.", []string{"check", "document:roadmap", "edit", "user:ada"}, exitNo},
 	{"Bob may view it in office hours; without the hour the answer is conditional.", []string{"check", "document:roadmap", "view", "user:bob"}, exitConditional},
 	{"", []string{"check", "document:roadmap", "view", "user:bob", "--context", `{"hour": 10}`}, exitOK},
+	{"Why may Ada? The shortest proof.", []string{"check", "document:roadmap", "view", "user:ada", "--explain"}, exitOK},
+	{"What may she view at all?", []string{"lookup", "resources", "document", "view", "user:ada"}, exitOK},
 	{"All that Grace may do, in one call.", []string{"permissions", "document:roadmap", "user:grace"}, exitOK},
 	{"Access changes at once.", []string{"relationship", "write", "document:roadmap#banned@user:ada"}, exitOK},
 	{"", []string{"check", "document:roadmap", "view", "user:ada"}, exitNo},

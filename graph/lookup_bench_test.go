@@ -137,3 +137,27 @@ func TestALookupEndsInBoundedMemory(t *testing.T) {
 	}
 	t.Logf("%d results, %d KiB held", got, (int64(most)-int64(before))>>10)
 }
+
+// BenchmarkLookupSubjects looks up the members of a group of 200,000, once all of
+// them and once without those who are banned.
+func BenchmarkLookupSubjects(b *testing.B) {
+	rels := []string{"document:d#viewer@group:crowd#member", "document:d#banned@user:u7"}
+	for i := range 200_000 {
+		rels = append(rels, fmt.Sprintf("group:crowd#member@user:u%d", i))
+	}
+	resident, _ := newStore(b, shared, rels)
+	for _, permission := range []string{"view", "read"} {
+		b.Run(permission, func(b *testing.B) {
+			results := 0
+			for b.Loop() {
+				q := graph.SubjectsQuestion{Resource: tuple.Object{Type: "document", ID: "d"}, Permission: permission, Type: "user"}
+				end, err := graph.LookupSubjects(b.Context(), resident, q, time.Now(), graph.Limits{}, graph.LookupOptions{}, func(graph.Found) bool { return true })
+				if err != nil {
+					b.Fatal(err)
+				}
+				results += end.Yes
+			}
+			b.ReportMetric(float64(results)/b.Elapsed().Seconds(), "results/s")
+		})
+	}
+}

@@ -48,7 +48,7 @@ func applied(t *testing.T, w *world, given map[string]any, s graph.Suggestion) *
 }
 
 func TestEverySuggestionMakesAYes(t *testing.T) {
-	worlds := 50
+	worlds := 30
 	if *soak {
 		worlds = 2_000
 	}

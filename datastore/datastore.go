@@ -164,11 +164,14 @@ type Tail struct {
 
 // Errors that Logs and Datastores wrap; test with errors.Is.
 var (
-	ErrForked      = errors.New("the history is another line than the one known")
-	ErrCompacted   = errors.New("the revision is older than what is kept")
-	ErrAhead       = errors.New("the revision is beyond the head")
-	ErrNoStore     = errors.New("the store does not exist")
-	ErrAmbiguous   = errors.New("the commit may or may not have happened")
+	ErrForked    = errors.New("the history is another line than the one known")
+	ErrCompacted = errors.New("the revision is older than what is kept")
+	ErrAhead     = errors.New("the revision is beyond the head")
+	ErrNoStore   = errors.New("the store does not exist")
+	ErrAmbiguous = errors.New("the commit may or may not have happened")
+	// ErrFull says that a change was not written for want of room. Everything is as
+	// before, and a later write may succeed.
+	ErrFull        = errors.New("the disk is full")
 	ErrUnavailable = errors.New("the database does not answer")
 	ErrClosed      = errors.New("the datastore is closed")
 	ErrCorrupt     = errors.New("stored bytes are damaged")

@@ -72,6 +72,8 @@ var problems = []struct {
 	{datastore.ErrProtected, codes.FailedPrecondition, pembav1.ErrorReason_ERROR_REASON_STORE_PROTECTED},
 	{datastore.ErrAmbiguous, codes.Unavailable, pembav1.ErrorReason_ERROR_REASON_UNAVAILABLE},
 	{datastore.ErrClosed, codes.Unavailable, pembav1.ErrorReason_ERROR_REASON_UNAVAILABLE},
+	{datastore.ErrFull, codes.ResourceExhausted, pembav1.ErrorReason_ERROR_REASON_UNAVAILABLE},
+	{datastore.ErrUnknownOperation, codes.Unavailable, pembav1.ErrorReason_ERROR_REASON_UNAVAILABLE},
 	{datastore.ErrUnavailable, codes.Unavailable, pembav1.ErrorReason_ERROR_REASON_UNAVAILABLE},
 	{datastore.ErrInvalid, codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_FIELD},
 	{graph.ErrInvalid, codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_FIELD},

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -96,7 +97,12 @@ func expiration(t *timestamppb.Timestamp, field string) (time.Time, error) {
 	if err := t.CheckValid(); err != nil {
 		return time.Time{}, badField(pembav1.ErrorReason_ERROR_REASON_INVALID_RELATIONSHIP, field, err)
 	}
-	return tuple.Micros(t.AsTime()), nil
+	at := tuple.Micros(t.AsTime())
+	if at.IsZero() { // the zero time means none inside the house; here it was given
+		return at, badField(pembav1.ErrorReason_ERROR_REASON_INVALID_RELATIONSHIP, field,
+			errors.New("is 0001-01-01T00:00:00Z, a time that was never set; leave it out for no expiration"))
+	}
+	return at, nil
 }
 
 func (s *Server) relationship(r *pembav1.Relationship, field string) (out tuple.Relationship, err error) {

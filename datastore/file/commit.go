@@ -126,7 +126,7 @@ func (l *Log) transact(batch []*commit) error {
 	if err := l.guarded(tx.Commit); err != nil {
 		l.stuck = errors.Is(err, datastore.ErrCorrupt)
 		if diskFull(err) {
-			return fmt.Errorf("write %s: %w (%w); nothing of this change was written; make room and try again", l.path, ErrFull, err)
+			return fmt.Errorf("write %s: %w (%w); nothing of this change was written; make room and try again", l.path, datastore.ErrFull, err)
 		}
 		return l.fail(err)
 	}

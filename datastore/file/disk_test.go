@@ -288,7 +288,7 @@ func TestAFullDiskRefusesChanges(t *testing.T) {
 	})
 	for room = range 3 {
 		_, err := touch(l, 5)
-		if !errors.Is(err, ErrFull) || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), path) {
+		if !errors.Is(err, datastore.ErrFull) || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), path) {
 			t.Errorf("a full disk: %v", err)
 		}
 		if head, err := l.Head(bg, 1); err != nil || head.Revision != 1 {

@@ -29,13 +29,10 @@ var (
 	ErrInUse = errors.New("the file is in use by another process")
 	// ErrNotPemba says that the file holds something else.
 	ErrNotPemba = errors.New("the file is not a Pemba datastore")
-	// ErrFull says that a change was not written because the disk is full. The
-	// file is as before; a later write may succeed.
-	ErrFull = errors.New("the disk is full")
 	// ErrFailed says that the disk failed, so that nobody knows what of the last
 	// change is on it. Nothing is read or written any more until the process
 	// starts again.
-	ErrFailed = errors.New("the disk failed; restart the process once it is mended")
+	ErrFailed = fmt.Errorf("%w: the disk failed; restart the process once it is mended", datastore.ErrUnavailable)
 )
 
 // format is the version of the layout that this code writes, and the newest it

@@ -119,6 +119,17 @@ func (s *store) recent(ctx context.Context) (*state, error) {
 	return s.atHead(ctx)
 }
 
+// unasked is recent for upkeep, which is no use of the store: it keeps nothing in
+// memory that nobody asks for.
+func (s *store) unasked(ctx context.Context) (*state, error) {
+	if p := s.current.Load(); p != nil {
+		if at := p.confirmed.Load(); at != 0 && time.Duration(sinceStart()-at) < s.keeper.opts.MaxStaleness {
+			return p.state, nil
+		}
+	}
+	return s.atHead(ctx)
+}
+
 // atHead returns a state that was the head's at some time after the call began.
 func (s *store) atHead(ctx context.Context) (*state, error) {
 	c := s.join()

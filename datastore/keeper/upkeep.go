@@ -54,7 +54,7 @@ func (k *Keeper) Tidy(ctx context.Context) error {
 }
 
 func (s *store) tidy(ctx context.Context) error {
-	st, err := s.recent(ctx)
+	st, err := s.unasked(ctx)
 	if err != nil {
 		return err
 	}

@@ -112,8 +112,8 @@ func (s *store) commitQueue() {
 		s.mu.Unlock()
 		err := s.keeper.closing(s.commit(batch))
 		for _, p := range batch {
-			if p.err == nil {
-				p.err = err
+			if err != nil {
+				p.err = err // what was judged against changes that never were is void
 			}
 			// Not left to the caller, whose context may have ended.
 			if p.err == nil && p.outcome.Store != nil {

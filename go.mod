@@ -5,12 +5,17 @@ go 1.26.0
 require go.etcd.io/bbolt v1.5.0
 
 require (
+	github.com/gofrs/flock v0.12.1 // indirect
+	github.com/lib/pq v1.10.9 // indirect
+	gopkg.in/yaml.v3 v3.0.1 // indirect
+)
+
+require (
 	buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go v1.36.11-20260415201107-50325440f8f2.1 // indirect
 	cel.dev/cel-go v0.33.2 // indirect
 	cel.dev/expr v0.25.3 // indirect
 	github.com/antlr4-go/antlr/v4 v4.13.1 // indirect
 	github.com/authzed/authzed-go v1.11.0
-	github.com/authzed/authzed-go v1.11.0 // indirect
 	github.com/cenkalti/backoff/v4 v4.3.0 // indirect
 	github.com/cockroachdb/cockroach-go/v2 v2.4.2 // indirect
 	github.com/envoyproxy/protoc-gen-validate v1.3.3 // indirect

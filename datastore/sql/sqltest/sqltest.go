@@ -38,6 +38,7 @@ func Main(m *testing.M) {
 	}
 	code := m.Run()
 	postgres.stop()
+	stopCockroach()
 	os.Exit(code)
 }
 

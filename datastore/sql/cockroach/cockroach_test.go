@@ -1,0 +1,50 @@
+package cockroach_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/datastore/datastoretest"
+	"github.com/pembadb/pemba/datastore/sql"
+	"github.com/pembadb/pemba/datastore/sql/cockroach"
+	"github.com/pembadb/pemba/datastore/sql/sqltest"
+)
+
+var bg = context.Background()
+
+func TestMain(m *testing.M) { sqltest.Main(m) }
+
+// migrated returns the URI of an empty, migrated database.
+func migrated(t testing.TB) string {
+	t.Helper()
+	uri := sqltest.Cockroach(t)
+	if err := sql.Migrate(bg, cockroach.Dialect, uri, sql.Options{}, 0, func(sql.Step) {}); err != nil {
+		t.Fatal(err)
+	}
+	return uri
+}
+
+func open(t testing.TB, uri string) *sql.Log {
+	t.Helper()
+	log, err := cockroach.Open(bg, uri, sql.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { log.Close() })
+	return log
+}
+
+func empty(t *testing.T) datastore.Log { return open(t, migrated(t)) }
+
+func TestCockroachIsALog(t *testing.T) { datastoretest.Run(t, empty) }
+
+func TestTheKeeperOverCockroach(t *testing.T) { datastoretest.RunKeeper(t, empty) }
+
+func TestFaultsInCockroach(t *testing.T) {
+	sqltest.RunFaults(t, sqltest.Target{Empty: migrated, Open: cockroach.Open})
+}
+
+func BenchmarkCockroach(b *testing.B) {
+	sqltest.RunBenchmarks(b, sqltest.Target{Empty: migrated, Open: cockroach.Open})
+}

@@ -1,0 +1,66 @@
+package sqltest
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"sync"
+	"testing"
+
+	"github.com/cockroachdb/cockroach-go/v2/testserver"
+)
+
+// cockroach is a CockroachDB node that the tests of a package share.
+var cockroach struct {
+	once   sync.Once
+	skip   string
+	err    error
+	server testserver.TestServer
+}
+
+// Cockroach returns the URI of an empty database on a node that the package's
+// tests share. Without a program named by COCKROACH_BINARY or found on the PATH
+// the test is skipped, and says so; nothing is downloaded.
+func Cockroach(t testing.TB) string {
+	t.Helper()
+	c := &cockroach
+	c.once.Do(func() {
+		binary := os.Getenv("COCKROACH_BINARY")
+		if binary == "" {
+			binary = "cockroach"
+		}
+		path, err := exec.LookPath(binary)
+		if err != nil {
+			c.skip = "there is no cockroach on the PATH or in COCKROACH_BINARY"
+			return
+		}
+		if c.server, c.err = testserver.NewTestServer(testserver.CockroachBinaryPathOpt(path)); c.err == nil {
+			c.err = execute(c.server.PGURL().String(), "SET CLUSTER SETTING kv.rangefeed.enabled = true")
+		}
+	})
+	switch {
+	case c.skip != "":
+		t.Skip(c.skip)
+	case c.err != nil:
+		t.Fatal(c.err)
+	}
+	server := *c.server.PGURL()
+	name := fmt.Sprintf("pemba_%d", databases.Add(1))
+	if err := execute(server.String(), "CREATE DATABASE "+name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := execute(server.String(), "DROP DATABASE "+name+" CASCADE"); err != nil {
+			t.Log(err)
+		}
+	})
+	uri := url.URL{Scheme: "postgres", User: server.User, Host: server.Host, Path: name, RawQuery: server.RawQuery}
+	return uri.String()
+}
+
+func stopCockroach() {
+	if cockroach.server != nil {
+		cockroach.server.Stop()
+	}
+}

@@ -117,7 +117,7 @@ func (l *Log) Heads(ctx context.Context, stores []datastore.StoreID) (heads map[
 
 // Schema implements [datastore.Log].
 func (l *Log) Schema(ctx context.Context, store datastore.StoreID, at datastore.Revision) (text *datastore.SchemaText, err error) {
-	err = l.read(ctx, func(c *pgxpool.Conn) error {
+	err = l.readStore(ctx, store, func(c *pgxpool.Conn) error {
 		text = nil
 		var batch pgx.Batch
 		batch.Queue(`SELECT text, hash, previous_hash, names FROM pemba_schema WHERE store = $1 AND revision <= $2 ORDER BY revision DESC LIMIT 1`, int64(store), int64(at))
@@ -148,7 +148,7 @@ func (l *Log) Schema(ctx context.Context, store datastore.StoreID, at datastore.
 
 // Names implements [datastore.Log].
 func (l *Log) Names(ctx context.Context, store datastore.StoreID) (names []string, err error) {
-	err = l.read(ctx, func(c *pgxpool.Conn) error {
+	err = l.readStore(ctx, store, func(c *pgxpool.Conn) error {
 		var batch pgx.Batch
 		batch.Queue(`SELECT id, name FROM pemba_name WHERE store = $1 ORDER BY id`, int64(store))
 		batch.Queue(selectHead, int64(store))

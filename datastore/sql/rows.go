@@ -254,7 +254,7 @@ func (l *Log) Read(ctx context.Context, store datastore.StoreID, at datastore.Re
 // the head: a revision below the floor by then is refused, since the floor was
 // raised before the first row below it was removed.
 func (l *Log) readPages(ctx context.Context, store datastore.StoreID, at datastore.Revision, pages []*page) error {
-	return l.read(ctx, func(c *pgxpool.Conn) error {
+	return l.readStore(ctx, store, func(c *pgxpool.Conn) error {
 		var batch pgx.Batch
 		var asked []*page
 		for _, p := range pages {

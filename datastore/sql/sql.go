@@ -45,6 +45,9 @@ type Dialect struct {
 	// way that a statement can take that index only: which one is right follows
 	// from the question, and must not hang on statistics.
 	Through func(Index) (from, store string)
+	// ReadsWait tells that a read of a locked head waits for the lock. Then what a
+	// judge reads goes through the transaction that holds it.
+	ReadsWait bool
 	// CloseRows ends live rows: $1 store, then arrays of the columns of their keys
 	// and of the revisions at which they end. It must look the rows up one by one,
 	// whatever the statistics: the plan made on an empty table stays.
@@ -105,6 +108,7 @@ type Log struct {
 
 	mu         sync.Mutex
 	unresolved map[datastore.StoreID]bool // their last commit may yet happen
+	held       map[datastore.StoreID]*holder
 
 	announcements announcements
 }
@@ -120,7 +124,7 @@ var (
 // password; they wrap [datastore.ErrUnavailable] or [ErrNotMigrated].
 func Open(ctx context.Context, d *Dialect, uri string, o Options) (*Log, error) {
 	o = o.withDefaults()
-	l := &Log{dialect: d, options: o, unresolved: map[datastore.StoreID]bool{}}
+	l := &Log{dialect: d, options: o, unresolved: map[datastore.StoreID]bool{}, held: map[datastore.StoreID]*holder{}}
 	var err error
 	if l.reads, err = pool(ctx, d, uri, o, false); err != nil {
 		return nil, err
@@ -299,6 +303,47 @@ func (l *Log) read(ctx context.Context, f func(*pgxpool.Conn) error) error {
 	}
 	defer c.Release()
 	return l.named(ctx, l.again(ctx, func() error { return f(c) }))
+}
+
+// holder is a transaction of this node that holds a store's head while a judge
+// is at work.
+type holder struct {
+	mu   sync.Mutex
+	conn *pgxpool.Conn // nil once the judge is done
+}
+
+func (l *Log) hold(store datastore.StoreID, c *pgxpool.Conn) (h *holder, release func()) {
+	h = &holder{conn: c}
+	l.mu.Lock()
+	l.held[store] = h
+	l.mu.Unlock()
+	return h, func() {
+		l.mu.Lock()
+		if l.held[store] == h {
+			delete(l.held, store)
+		}
+		l.mu.Unlock()
+		h.mu.Lock()
+		h.conn = nil
+		h.mu.Unlock()
+	}
+}
+
+// readStore is read, through the transaction that holds the store's head if
+// there is one that others would wait for.
+func (l *Log) readStore(ctx context.Context, store datastore.StoreID, f func(*pgxpool.Conn) error) error {
+	l.mu.Lock()
+	h := l.held[store]
+	l.mu.Unlock()
+	if h != nil {
+		h.mu.Lock()
+		if h.conn != nil {
+			defer h.mu.Unlock()
+			return l.named(ctx, f(h.conn))
+		}
+		h.mu.Unlock()
+	}
+	return l.read(ctx, f)
 }
 
 // named gives errors of the database their name, and leaves ours as they are.

@@ -49,7 +49,7 @@ func (u *update) run(ctx context.Context, have datastore.Head, judge func(datast
 	if err != nil {
 		return datastore.Head{}, u.rollback(ctx, err)
 	}
-	entries, err := judge(tail)
+	entries, err := u.judged(tail, judge)
 	if err != nil {
 		return datastore.Head{}, u.rollback(ctx, ours(err))
 	}
@@ -69,6 +69,23 @@ func (u *update) run(ctx context.Context, have datastore.Head, judge func(datast
 		u.log.announcements.add(u.store)
 	}
 	return w.head, nil
+}
+
+// judged runs the judge. Where reads of the head would wait for its lock, what it
+// reads goes through this transaction.
+func (u *update) judged(tail datastore.Tail, judge func(datastore.Tail) ([]datastore.Entry, error)) ([]datastore.Entry, error) {
+	if !u.log.dialect.ReadsWait {
+		return judge(tail)
+	}
+	h, release := u.log.hold(u.store, u.conn)
+	defer release()
+	request := tail.Request
+	tail.Request = func(id string) (datastore.Entry, bool, error) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return request(id)
+	}
+	return judge(tail)
 }
 
 func (l *Log) isUnresolved(store datastore.StoreID) bool {

@@ -26,6 +26,7 @@ var Dialect = &sql.Dialect{
 			sql.ObjectIndex: "pemba_relationship_pkey", sql.SubjectIndex: "pemba_relationship_subject", sql.ClosedIndex: "pemba_relationship_deleted",
 		}[i], "store = $1"
 	},
+	ReadsWait: true,
 	CloseRows: `UPDATE pemba_relationship AS r SET deleted = k.deleted
 		FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])
 			AS k (object_type, object_id, relation, subject_type, subject_id, subject_relation, deleted)
@@ -44,7 +45,7 @@ var Dialect = &sql.Dialect{
 // its commit. Where rangefeeds are off it fails, and polling has to do.
 func listen(ctx context.Context, c *pgx.Conn, ready func(), hint func(datastore.StoreID)) error {
 	// The query returns with its first row only: resolved gives one at once.
-	rows, err := c.Query(ctx, `CREATE CHANGEFEED FOR TABLE pemba_head WITH no_initial_scan, resolved = '1s', envelope = 'key_only'`, pgx.QueryExecModeSimpleProtocol)
+	rows, err := c.Query(ctx, `CREATE CHANGEFEED FOR TABLE pemba_head WITH no_initial_scan, resolved = '1s', min_checkpoint_frequency = '1s', envelope = 'key_only'`, pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
 		return err
 	}

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 existing clients send and read the deprecated fields
+
 package server_test
 
 import (

@@ -49,7 +49,8 @@ func (n line) put(r tuple.Relationship, created datastore.Revision) error {
 func (n line) close(key tuple.Key, at datastore.Revision) error {
 	prefix := appendKey(nil, key, false)
 	c := n.rows(false).Cursor()
-	k, v := c.Seek(appendUint(prefix[:len(prefix):len(prefix)], ^uint64(0)))
+	var v []byte
+	k, _ := c.Seek(appendUint(prefix[:len(prefix):len(prefix)], ^uint64(0)))
 	if k == nil {
 		k, v = c.Last()
 	} else {

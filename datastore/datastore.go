@@ -420,8 +420,9 @@ type Datastore interface {
 	// Tokens reads the tokens in force; TokenByHash finds one.
 	Tokens(ctx context.Context) ([]Token, error)
 	TokenByHash(ctx context.Context, hash [32]byte) (Token, bool, error)
-	// HasTokens reports whether any token is in force.
-	HasTokens(ctx context.Context) (bool, error)
+	// HadTokens reports whether a token was ever made: who revokes the last one
+	// does not open what it guarded.
+	HadTokens(ctx context.Context) (bool, error)
 	// Head returns a store's head, without making it resident.
 	Head(ctx context.Context, store StoreID) (Head, error)
 	// Oldest returns the oldest revision whose change is kept: 1 unless the history

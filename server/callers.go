@@ -200,10 +200,11 @@ func (s *Server) caller(ctx context.Context) (caller, error) {
 }
 
 // anonymous is the caller without a token: an admin where the server was started
-// without one and none was made, for then it listens on loopback only.
+// without one and none was ever made, for then it listens on loopback only. Where
+// all were revoked, a start with a token of the server's own lets an admin in.
 func (s *Server) anonymous(ctx context.Context) (caller, error) {
 	if s.config.Token == "" {
-		made, err := s.ds.HasTokens(ctx)
+		made, err := s.ds.HadTokens(ctx)
 		if err != nil {
 			return caller{}, err
 		}

@@ -339,6 +339,40 @@ func TestTokensOpenWhatTheirRoleAndStoreAllow(t *testing.T) {
 	expect(t, "a revoked token", err, codes.Unauthenticated, "UNKNOWN_TOKEN")
 }
 
+// The zero time of a client that forgot to set one is no expiration that grants
+// for ever.
+func TestAnExpirationThatWasNeverSetIsRefused(t *testing.T) {
+	n := documents(t, schemaText)
+	r := rel(t, "document:1#viewer@user:ada")
+	for _, at := range []*timestamppb.Timestamp{timestamppb.New(time.Time{}), {Seconds: -62135596800, Nanos: 999}} {
+		r.Expiration = at
+		_, err := n.relationships.WriteRelationships(t.Context(), &pembav1.WriteRelationshipsRequest{
+			Operations: []*pembav1.WriteOperation{{Operation: &pembav1.WriteOperation_Touch{Touch: r}}}})
+		expect(t, at.String(), err, codes.InvalidArgument, "INVALID_RELATIONSHIP")
+		q := check("ada")
+		q.ContextualRelationships = []*pembav1.Relationship{r}
+		_, err = n.permissions.Check(t.Context(), q)
+		expect(t, "contextual, "+at.String(), err, codes.InvalidArgument, "INVALID_RELATIONSHIP")
+	}
+}
+
+// A server without a token of its own is open until the first one is made, and
+// revoking the last does not open it again.
+func TestRevokingTheLastTokenOpensNothing(t *testing.T) {
+	n := launch(t, memory.New(), keeper.Options{}, server.Config{})
+	made, err := n.tokens.CreateToken(t.Context(), &pembav1.CreateTokenRequest{Name: "boss", AllStores: true, Role: pembav1.Role_ROLE_ADMIN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.stores.ListStores(t.Context(), &pembav1.ListStoresRequest{})
+	expect(t, "no token while there is one", err, codes.Unauthenticated, "NO_TOKEN")
+	if _, err := n.tokens.RevokeToken(bearer(t, made.Secret), &pembav1.RevokeTokenRequest{Name: "boss"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.stores.CreateStore(t.Context(), &pembav1.CreateStoreRequest{Store: "evil"})
+	expect(t, "no token once the last was revoked", err, codes.Unauthenticated, "NO_TOKEN")
+}
+
 func TestEveryMethodHasItsRolesAndBearsAnEmptyRequest(t *testing.T) {
 	conn := serve(t, "")
 	if _, err := pembav1.NewSchemaServiceClient(conn).ApplySchema(t.Context(), &pembav1.ApplySchemaRequest{Text: schemaText}); err != nil {

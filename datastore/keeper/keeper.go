@@ -292,9 +292,9 @@ func (k *Keeper) TokenByHash(ctx context.Context, hash [32]byte) (datastore.Toke
 	return system.registry.tokens[name], ok, nil
 }
 
-// HasTokens implements [datastore.Datastore]. A token made on another node counts
+// HadTokens implements [datastore.Datastore]. A token made on another node counts
 // within MaxStaleness.
-func (k *Keeper) HasTokens(ctx context.Context) (bool, error) {
+func (k *Keeper) HadTokens(ctx context.Context) (bool, error) {
 	s, err := k.open(datastore.System)
 	if err != nil {
 		return false, err
@@ -303,5 +303,5 @@ func (k *Keeper) HasTokens(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return len(system.registry.tokens) > 0, nil
+	return system.registry.guarded, nil
 }

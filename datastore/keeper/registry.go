@@ -10,10 +10,11 @@ import (
 
 // registry is what the history of the store system says of stores and tokens.
 type registry struct {
-	stores map[string]datastore.Store
-	tokens map[string]datastore.Token
-	byHash map[[32]byte]string // the tokens' names
-	lastID datastore.StoreID
+	stores  map[string]datastore.Store
+	tokens  map[string]datastore.Token
+	byHash  map[[32]byte]string // the tokens' names
+	lastID  datastore.StoreID
+	guarded bool // a token was made once, whether it is still in force or not
 }
 
 func newRegistry() *registry {
@@ -21,7 +22,7 @@ func newRegistry() *registry {
 }
 
 func (r *registry) copy() *registry {
-	return &registry{stores: maps.Clone(r.stores), tokens: maps.Clone(r.tokens), byHash: maps.Clone(r.byHash), lastID: r.lastID}
+	return &registry{stores: maps.Clone(r.stores), tokens: maps.Clone(r.tokens), byHash: maps.Clone(r.byHash), lastID: r.lastID, guarded: r.guarded}
 }
 
 func (r *registry) apply(o datastore.Operation) {
@@ -32,6 +33,7 @@ func (r *registry) apply(o datastore.Operation) {
 	case datastore.DeleteStore:
 		delete(r.stores, o.Store.Name)
 	case datastore.CreateToken:
+		r.guarded = true
 		r.tokens[o.Token.Name], r.byHash[o.Token.Hash] = *o.Token, o.Token.Name
 	case datastore.RevokeToken:
 		delete(r.byHash, r.tokens[o.Token.Name].Hash)

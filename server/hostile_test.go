@@ -369,7 +369,7 @@ func TestASchemaBombEndsInAnAnswerOrAnErrorSoon(t *testing.T) {
 		if len(status.Convert(err).Message()) > 5000 {
 			t.Errorf("%s: the message has %d bytes", name, len(status.Convert(err).Message()))
 		}
-		if took := time.Since(began); took > 20*time.Second {
+		if took := time.Since(began); took > 2*time.Minute {
 			t.Errorf("%s took %v", name, took)
 		} else {
 			t.Logf("%s: %v, %v", name, took.Round(time.Millisecond), status.Code(err))
@@ -391,7 +391,7 @@ func TestACaveatThatWouldRunForEverEndsAtItsCost(t *testing.T) {
 	_, err := n.permissions.Check(t.Context(), &pembav1.CheckRequest{Resource: obj("group", "g"), Permission: "member", Subject: user("a"),
 		Context: &structpb.Struct{Fields: map[string]*structpb.Value{"list": structpb.NewListValue(&structpb.ListValue{Values: values})}}})
 	expect(t, "a caveat over 5,000³ steps", err, codes.ResourceExhausted, "CAVEAT_COST")
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("it took %v", took)
 	}
 }

@@ -97,6 +97,7 @@ func TestARequestsDigestTellsItFromOthers(t *testing.T) {
 func FuzzParseZookie(f *testing.F) {
 	f.Add(datastore.Zookie{Store: 2, Revision: 3, Tag: [8]byte{1}}.String())
 	f.Add("")
+	f.Add(datastore.Zookie{Store: 2}.String() + "\r\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		z, err := datastore.ParseZookie(text)
 		if err != nil {

@@ -52,9 +52,10 @@ func ParseZookie(text string) (Zookie, error) {
 	if text == "" {
 		return Zookie{}, fmt.Errorf("%w: it is empty; pass one that an earlier answer carried", ErrZookie)
 	}
-	// Strict refuses texts that differ from String's in bits that say nothing.
+	// Strict refuses texts that differ from String's in bits that say nothing;
+	// the length those with line ends, which base64 passes over.
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(b) != zookieSize {
+	if err != nil || len(b) != zookieSize || len(text) != base64.RawURLEncoding.EncodedLen(zookieSize) {
 		return Zookie{}, fmt.Errorf("%w: it is damaged; pass it exactly as an earlier answer carried it", ErrZookie)
 	}
 	if b[0] != zookieVersion {

@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -57,7 +58,7 @@ func parseCursor(text string, q [16]byte) (cursor, error) {
 	fail := func(why string) (cursor, error) {
 		return cursor{}, problem(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_CURSOR, "the cursor %s; start again without one", why)
 	}
-	if len(text) > maxCursor {
+	if len(text) > maxCursor || strings.ContainsAny(text, "\r\n") { // which base64 passes over
 		return fail("is damaged")
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)

@@ -55,6 +55,7 @@ func FuzzCursor(f *testing.F) {
 		f.Add(text)
 		f.Add(text[:len(text)/2])
 		f.Add(text + "A")
+		f.Add(text + "\n")
 	}
 	f.Add(base64.RawURLEncoding.EncodeToString([]byte{8, 1}))
 	f.Fuzz(func(t *testing.T, text string) {

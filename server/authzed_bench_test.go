@@ -19,13 +19,17 @@ import (
 // through pemba.v1, turn by turn. "×pemba" is the throughput of the first in that
 // of the second.
 func BenchmarkTheCompatibleAPI(b *testing.B) {
-	w := loadtest.NewWorld(loadtest.Flat, *size, 1)
+	w, err := loadtest.NewWorld(loadtest.Flat, *size, 1)
+	if err != nil {
+		b.Fatal(err)
+	}
 	conn := serveWorld(b, w)
 	r := rand.New(rand.NewPCG(1, 2))
 	const n = 10_000
 	checks, compatible := make([]*pembav1.CheckRequest, n), make([]*authzedv1.CheckPermissionRequest, n)
 	for i := range checks {
-		o, permission, s := w.Question(r)
+		q := w.Question(r)
+		o, permission, s := q.Resource, q.Permission, q.Subject
 		checks[i] = &pembav1.CheckRequest{Resource: &pembav1.Object{Type: o.Type, Id: o.ID}, Permission: permission, Subject: &pembav1.Subject{Type: s.Type, Id: s.ID}}
 		compatible[i] = &authzedv1.CheckPermissionRequest{
 			Resource: &authzedv1.ObjectReference{ObjectType: o.Type, ObjectId: o.ID}, Permission: permission,

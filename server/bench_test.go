@@ -63,7 +63,7 @@ func serveWorld(b *testing.B, w *loadtest.World) *grpc.ClientConn {
 			b.Fatal(err)
 		}
 	}
-	write(datastore.Request{Schema: &datastore.SchemaUpdate{Text: loadtest.Schema}})
+	write(datastore.Request{Schema: &datastore.SchemaUpdate{Text: w.Schema()}})
 	var r datastore.Request
 	for rel := range w.Relationships() {
 		if r.Updates = append(r.Updates, datastore.Update{Kind: datastore.Touch, Relationship: rel}); len(r.Updates) == 1000 {
@@ -116,12 +116,16 @@ func BenchmarkCheckAgainstTheFloor(b *testing.B) {
 	floor := healthv1.NewHealthClient(listen(b, bare.Serve, bare.Stop))
 	for _, shape := range []loadtest.Shape{loadtest.Flat, loadtest.Deep} {
 		b.Run(string(shape), func(b *testing.B) {
-			w := loadtest.NewWorld(shape, *size, 1)
+			w, err := loadtest.NewWorld(shape, *size, 1)
+			if err != nil {
+				b.Fatal(err)
+			}
 			asks := pembav1.NewPermissionServiceClient(serveWorld(b, w))
 			r := rand.New(rand.NewPCG(1, 2))
 			checks := make([]*pembav1.CheckRequest, 10_000)
 			for i := range checks {
-				o, permission, s := w.Question(r)
+				q := w.Question(r)
+				o, permission, s := q.Resource, q.Permission, q.Subject
 				checks[i] = &pembav1.CheckRequest{Resource: &pembav1.Object{Type: o.Type, Id: o.ID}, Permission: permission, Subject: &pembav1.Subject{Type: s.Type, Id: s.ID}}
 			}
 			b.Run("check", func(b *testing.B) { benchCheck(b, asks, floor, checks) })

@@ -2,10 +2,12 @@ module github.com/pembadb/pemba
 
 go 1.26.0
 
-require go.etcd.io/bbolt v1.5.0
+require (
+	github.com/HdrHistogram/hdrhistogram-go v1.2.0
+	go.etcd.io/bbolt v1.5.0
+)
 
 require (
-	github.com/HdrHistogram/hdrhistogram-go v1.2.0 // indirect
 	github.com/gofrs/flock v0.12.1 // indirect
 	github.com/lib/pq v1.10.9 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect

@@ -69,7 +69,9 @@ func (q *Question) checkSubject(s datastore.Snapshot) error {
 
 // CheckBulk answers many questions, each on its own; questions about the same
 // subject with the same context share their work. Results stand in the order of
-// the questions, errors (nil for an answer) beside them.
+// the questions, errors (nil for an answer) beside them. Questions that are left
+// when those before have visited ten times the nodes of [Limits] end in
+// ErrTooManyNodes.
 func CheckBulk(ctx context.Context, s datastore.Snapshot, qs []Question, now time.Time, l Limits) ([]Answer, []error) {
 	answers, errs := make([]Answer, len(qs)), make([]error, len(qs))
 	b := &bulk{snapshot: s, now: evaluationTime(s, now), limits: l, engine: engines.Get().(*engine)}
@@ -95,6 +97,10 @@ func bySubject(qs []Question) []int32 {
 	return order
 }
 
+// bulkNodes is how many times the nodes of one question the questions of a call
+// may visit together.
+const bulkNodes = 10
+
 // bulk asks one question after the other of one engine.
 type bulk struct {
 	snapshot datastore.Snapshot
@@ -102,6 +108,7 @@ type bulk struct {
 	limits   Limits
 	engine   *engine
 	last     *Question // about which the engine is; nil: it has no view
+	spent    int       // nodes of all questions so far
 }
 
 func (b *bulk) ask(ctx context.Context, q *Question) (Answer, error) {
@@ -125,7 +132,13 @@ func (b *bulk) ask(ctx context.Context, q *Question) (Answer, error) {
 		e.about(q)
 	}
 	b.last = q
-	return e.ask(ctx, e.view.id(q.Resource), r)
+	if most := bulkNodes * b.limits.nodes(); b.spent >= most {
+		return Answer{}, fmt.Errorf("%w: the questions before it in this call visited %d nodes; ask fewer in a call", ErrTooManyNodes, b.spent)
+	}
+	before := len(e.nodes)
+	a, err := e.ask(ctx, e.view.id(q.Resource), r)
+	b.spent += len(e.nodes) - before
+	return a, err
 }
 
 // sameView reports whether two questions share their contextual relationships.

@@ -128,13 +128,22 @@ var acrossStores = map[string]bool{
 	"/pemba.v1.TokenService/RevokeToken": true,
 }
 
-// authenticate finds out who calls and whether they may call method.
-func (s *Server) authenticate(ctx context.Context, method string) (*caller, error) {
+// known is the caller whom tap found, or finds him.
+func (s *Server) known(ctx context.Context, method string) (*caller, error) {
+	if c, ok := ctx.Value(callerKey{}).(*caller); ok {
+		return c, nil
+	}
+	return s.authenticate(ctx, method, metadata.ValueFromIncomingContext(ctx, "authorization"))
+}
+
+// authenticate finds out who calls, from the values of the authorization metadata,
+// and whether they may call method.
+func (s *Server) authenticate(ctx context.Context, method string, given []string) (*caller, error) {
 	roles, known := methods[method]
 	if known && roles == nil {
 		return &caller{}, nil
 	}
-	c, err := s.caller(ctx)
+	c, err := s.caller(ctx, given)
 	if err != nil {
 		return nil, s.status(ctx, method, err)
 	}
@@ -171,8 +180,7 @@ func (s *Server) stillValid(ctx context.Context) error {
 	return err
 }
 
-func (s *Server) caller(ctx context.Context) (caller, error) {
-	given := metadata.ValueFromIncomingContext(ctx, "authorization")
+func (s *Server) caller(ctx context.Context, given []string) (caller, error) {
 	if len(given) == 0 {
 		return s.anonymous(ctx)
 	}

@@ -6,10 +6,19 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// exactCodec is gRPC's codec, but a large message takes what it needs. The
+// exactCodec is gRPC's codec, but knows incoming messages, and a large message
+// takes what it needs. The
 // buffers that gRPC keeps grow from 32 KiB straight to 1 MiB: ten times what a
 // page of a list needs, for every client that does not read.
 type exactCodec struct{ encoding.CodecV2 }
+
+func (c exactCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	if in, ok := v.(*incoming); ok {
+		in.err = in.read(c.CodecV2, data)
+		return nil
+	}
+	return c.CodecV2.Unmarshal(data, v)
+}
 
 const largestPooled = 32 << 10
 

@@ -332,8 +332,13 @@ func TestRequestsOverALimitAreRefusedWithItsName(t *testing.T) {
 			t.Errorf("%s %s is not named: %v", c.limit, c.maximum, c.over)
 		}
 	}
-	if err := schemaOf(200_000); status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "100000") {
+	err := schemaOf(150_000)
+	expect(t, "a message over the limit", err, codes.ResourceExhausted, "LIMIT_EXCEEDED")
+	if fact(err, "limit") != "max-request-bytes" || fact(err, "maximum") != "100000" {
 		t.Errorf("a message over the limit: %v", err)
+	}
+	if err := schemaOf(300_000); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a message far over the limit: %v", err)
 	}
 }
 

@@ -47,6 +47,12 @@ type Limits struct {
 	ListResults int
 	// Streams bounds the calls under way on one connection (1,000).
 	Streams int
+	// OpenStreams bounds the streams of all connections together (5,000).
+	OpenStreams int
+	// InflightBytes bounds the bytes of requests over 64 KiB that are under way at
+	// once, which take up to fifty times that in memory (32 MiB); more wait, up to
+	// CallTime.
+	InflightBytes int
 	// CallTime bounds a call that is not a stream (60 s).
 	CallTime time.Duration
 	// SlowConsumer is how long a stream waits for its client to read (30 s).
@@ -74,6 +80,8 @@ func (l Limits) withDefaults() Limits {
 	set(&l.LookupPage, 100_000)
 	set(&l.ListResults, 1000)
 	set(&l.Streams, 1000)
+	set(&l.OpenStreams, 5000)
+	set(&l.InflightBytes, 32<<20)
 	if l.CaveatCost == 0 {
 		l.CaveatCost = schema.DefaultCostLimit
 	}

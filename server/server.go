@@ -11,10 +11,13 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	authzedv1 "github.com/authzed/authzed-go/proto/authzed/api/v1"
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
@@ -51,6 +54,10 @@ type Server struct {
 	token  [32]byte // hash of the static token
 	// expiring remembers on what relationships that expire can bear: see mayExpire.
 	expiring *lru.Cache[expiryKey, bool]
+	// inflight are the bytes of large requests under way; streams how many streams
+	// are open.
+	inflight *semaphore.Weighted
+	streams  atomic.Int64
 }
 
 // workers are goroutines that stay for the next call, with the stack that calls
@@ -73,31 +80,36 @@ func New(c Config) (*Server, error) {
 	if s.expiring, err = lru.New[expiryKey, bool](10_000); err != nil {
 		return nil, err
 	}
+	s.inflight = semaphore.NewWeighted(int64(s.limits.InflightBytes))
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	// Handlers end before Stop returns, so that nobody uses a closed datastore.
 	s.grpc = grpc.NewServer(
-		grpc.MaxRecvMsgSize(s.limits.RequestBytes),
+		grpc.InTapHandle(s.tap),
+		// What is over the limit, but not by far, is refused with its reason.
+		grpc.MaxRecvMsgSize(2*s.limits.RequestBytes),
 		grpc.MaxConcurrentStreams(uint32(s.limits.Streams)),
 		grpc.WaitForHandlers(true),
 		grpc.ForceServerCodecV2(exactCodec{encoding.GetCodecV2("proto")}),
 		grpc.NumStreamWorkers(workers),
+		// A peer that is gone without a word is noticed, and its streams end.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 	)
-	pembav1.RegisterPermissionServiceServer(s.grpc, &permissions{Server: s})
-	pembav1.RegisterRelationshipServiceServer(s.grpc, &relationships{Server: s})
-	pembav1.RegisterSchemaServiceServer(s.grpc, &schemas{Server: s})
-	pembav1.RegisterWatchServiceServer(s.grpc, &watches{Server: s})
-	pembav1.RegisterHistoryServiceServer(s.grpc, &histories{Server: s})
-	pembav1.RegisterStoreServiceServer(s.grpc, &stores{Server: s})
-	pembav1.RegisterTokenServiceServer(s.grpc, &tokens{Server: s})
+	pembav1.RegisterPermissionServiceServer(s, &permissions{Server: s})
+	pembav1.RegisterRelationshipServiceServer(s, &relationships{Server: s})
+	pembav1.RegisterSchemaServiceServer(s, &schemas{Server: s})
+	pembav1.RegisterWatchServiceServer(s, &watches{Server: s})
+	pembav1.RegisterHistoryServiceServer(s, &histories{Server: s})
+	pembav1.RegisterStoreServiceServer(s, &stores{Server: s})
+	pembav1.RegisterTokenServiceServer(s, &tokens{Server: s})
 	authzed := &authzedPermissions{Server: s}
-	authzedv1.RegisterPermissionsServiceServer(s.grpc, authzed)
-	authzedv1.RegisterSchemaServiceServer(s.grpc, &authzedSchemas{Server: s})
-	authzedv1.RegisterWatchServiceServer(s.grpc, &authzedWatches{Server: s})
-	authzedv1.RegisterExperimentalServiceServer(s.grpc, &authzedExperiments{permissions: authzed, schemas: &authzedSchemas{Server: s}})
-	healthv1.RegisterHealthServer(s.grpc, s.health)
+	authzedv1.RegisterPermissionsServiceServer(s, authzed)
+	authzedv1.RegisterSchemaServiceServer(s, &authzedSchemas{Server: s})
+	authzedv1.RegisterWatchServiceServer(s, &authzedWatches{Server: s})
+	authzedv1.RegisterExperimentalServiceServer(s, &authzedExperiments{permissions: authzed, schemas: &authzedSchemas{Server: s}})
+	healthv1.RegisterHealthServer(s, s.health)
 	reflection.Register(s.grpc)
 	return s, nil
 }
@@ -125,7 +137,7 @@ func (s *Server) GracefulStop(ctx context.Context) {
 
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	defer s.recovered(ctx, info.FullMethod, &err)
-	c, err := s.authenticate(ctx, info.FullMethod)
+	c, err := s.known(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
 	}
@@ -144,10 +156,19 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	ctx := ss.Context()
 	defer s.recovered(ctx, info.FullMethod, &err)
-	c, err := s.authenticate(ctx, info.FullMethod)
+	c, err := s.known(ctx, info.FullMethod)
 	if err != nil {
 		return err
 	}
+	defer s.streams.Add(-1)
+	if s.streams.Add(1) > int64(s.limits.OpenStreams) {
+		return withReason(codes.ResourceExhausted, pembav1.ErrorReason_ERROR_REASON_LIMIT_EXCEEDED,
+			fmt.Sprintf("%d streams are open, as many as the server allows (max-open-streams); end some, or try again later", s.limits.OpenStreams),
+			"limit", "max-open-streams", "maximum", strconv.Itoa(s.limits.OpenStreams))
+	}
+	received := &incomingStream{ServerStream: ss, in: incoming{Server: s, ctx: ctx}}
+	defer received.in.done()
+	ss = received
 	if isAuthzed(info.FullMethod) {
 		ss = validatingStream{ss}
 	}
@@ -178,7 +199,7 @@ func (s *Server) store(ctx context.Context, name string) (datastore.Store, error
 	}
 	found, err := s.ds.StoreByName(ctx, name)
 	c := callerOf(ctx)
-	if c.store != 0 && (err != nil || c.store != found.ID) {
+	if c.store != 0 && (errors.Is(err, datastore.ErrNoStore) || err == nil && c.store != found.ID) {
 		return found, withReason(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_STORE_NOT_GRANTED,
 			fmt.Sprintf("token %q is not for store %q; use a token of that store", c.name, name), "store", name)
 	}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -99,8 +98,12 @@ func (s *watches) begin(ctx context.Context, r *pembav1.WatchRequest, out grpc.S
 	}
 	// Zero is the state before the first change, of which there is no trace left
 	// once the history was trimmed.
-	if oldest, err := s.ds.Oldest(ctx, st.ID); err != nil || after+1 < oldest {
-		return nil, errors.Join(err, datastore.Compacted(after+1, oldest))
+	oldest, err := s.ds.Oldest(ctx, st.ID)
+	if err != nil {
+		return nil, err
+	}
+	if after+1 < oldest {
+		return nil, datastore.Compacted(after+1, oldest)
 	}
 	w.at = at
 	return w, nil

@@ -33,6 +33,8 @@ func addLimits(f *pflag.FlagSet, l *server.Limits, k *keeper.Options) {
 	count(&l.LookupPage, "max-lookup-page", l.LookupPage, "results in a page of a lookup")
 	count(&l.ListResults, "max-list-results", l.ListResults, "stores or tokens in one answer")
 	count(&l.Streams, "max-streams", l.Streams, "calls under way on one connection")
+	count(&l.OpenStreams, "max-open-streams", l.OpenStreams, "streams of all connections together")
+	count(&l.InflightBytes, "max-inflight-bytes", l.InflightBytes, "bytes of requests over 64 KiB under way at once; more wait")
 	f.Uint64Var(&l.CaveatCost, "max-caveat-cost", l.CaveatCost, "cost of one caveat's evaluation, in units of CEL")
 	withEnv(f, "max-caveat-cost", limitVariable("max-caveat-cost"))
 	f.DurationVar(&l.CallTime, "max-call-time", l.CallTime, "how long a call that is not a stream may take")

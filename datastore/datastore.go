@@ -392,12 +392,21 @@ type Outcome struct {
 	Schema *SchemaOutcome
 }
 
-// Verification is how much of a hash chain is known to be as it was written.
+// Verification is how much of a store is known to be as it was written.
 type Verification struct {
 	Head     Head   // where the chain ended when the verification began
 	Anchor   Anchor // what it began at; zero: the first change
 	Verified Revision
 	Hash     Hash // of the change at Verified
+	// Rows counts the relationships at Head that were compared with the history, in
+	// both orders. Older are those among them that came before Anchor: the changes
+	// that wrote them are gone, so that of them it is known only that both orders
+	// hold the same, and that no change since says otherwise.
+	Rows, Older int
+	// OlderNames counts the names, and OlderSchema tells of the schema in force,
+	// that came before Anchor and that nothing can be compared with.
+	OlderNames  int
+	OlderSchema bool
 }
 
 // Datastore answers for stores. keeper.Open makes one over a Log.
@@ -432,8 +441,11 @@ type Datastore interface {
 	// ErrAhead; ErrCompacted below the anchor of trimmed history.
 	HeadAt(ctx context.Context, store StoreID, at Revision) (Head, error)
 	// Verify recomputes the hash chain from the anchor of trimmed history, or the
-	// first change, to the head. It tells report, if not nil, how far it has come,
-	// and ends with report's error. ErrCorrupt names the first broken revision.
+	// first change, to the head, and compares what answers come from (the
+	// relationships in both orders, the names, the schema in force) with what that
+	// history says. It tells report, if not nil, how far it has come, and ends with
+	// report's error. ErrCorrupt names the first broken revision, or a relationship
+	// that differs and where it stands.
 	Verify(ctx context.Context, store StoreID, report func(Verification) error) (Verification, error)
 	Close() error
 }

@@ -119,9 +119,12 @@ func (a *app) storeDeleteCommand() *cobra.Command {
 func (a *app) storeVerifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [NAME]",
-		Short: "Verify the hash chain of a store's history",
-		Long: `Recompute the hash chain of a store's history. The hash that is printed, noted
-elsewhere, proves later that the history up to it was not rewritten.`,
+		Short: "Verify a store's history, and that answers come from what it says",
+		Long: `Recompute the hash chain of a store's history, and compare the relationships, the
+names and the schema that answers come from with what it says. The hash that is
+printed, noted elsewhere, proves later that the history up to it was not
+rewritten. Of relationships older than trimmed history it is known only that
+nothing contradicts them.`,
 		Args: takes("[NAME]"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
@@ -136,7 +139,11 @@ elsewhere, proves later that the history up to it was not rewritten.`,
 		progress := a.progress()
 		err = receive(stream, func(r *pb.VerifyStoreResponse) error {
 			last = r
-			progress.at(r.Verified, "revision")
+			if r.Rows > 0 {
+				progress.at(r.Rows, "relationship")
+			} else {
+				progress.at(r.Verified, "revision")
+			}
 			return nil
 		})
 		progress.done()
@@ -149,18 +156,28 @@ elsewhere, proves later that the history up to it was not rewritten.`,
 		hash := hex.EncodeToString(last.Hash)
 		if a.json() {
 			return document(a.out, struct {
-				Store  string `json:"store"`
-				Oldest uint64 `json:"oldest"`
-				Head   uint64 `json:"head"`
-				Hash   string `json:"hash"`
-				Zookie string `json:"zookie"`
-			}{c.store, last.Oldest, last.Head, hash, last.Zookie})
+				Store       string `json:"store"`
+				Oldest      uint64 `json:"oldest"`
+				Head        uint64 `json:"head"`
+				Hash        string `json:"hash"`
+				Zookie      string `json:"zookie"`
+				Rows        uint64 `json:"rows"`
+				OlderRows   uint64 `json:"older_rows"`
+				OlderSchema bool   `json:"older_schema"`
+			}{c.store, last.Oldest, last.Head, hash, last.Zookie, last.Rows, last.OlderRows, last.OlderSchema})
 		}
 		if last.Head == 0 {
 			a.printf("the history of store %s is empty\n", c.store)
 			return nil
 		}
 		a.printf("the history of store %s is as it was written: revisions %d to %d, hash %s\n", c.store, last.Oldest, last.Head, hash)
+		a.printf("what answers come from is what it says: %s\n", plural(last.Rows, "relationship"))
+		if last.OlderRows > 0 {
+			a.printf("%s of them came before revision %d, where the history begins: nothing contradicts them, and nothing proves them\n", thousands(last.OlderRows), last.Oldest)
+		}
+		if last.OlderSchema {
+			a.printf("the schema in force came before revision %d: only its own hash is verified\n", last.Oldest)
+		}
 		return nil
 	})
 	return a.remote(cmd, true, false)

@@ -2,6 +2,7 @@ package datastoretest
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/schema"
 	"github.com/pembadb/pemba/tuple"
 )
 
@@ -150,7 +152,7 @@ func (m *model) genOperations(t *rapid.T) []datastore.Operation {
 	if rapid.IntRange(0, 9).Draw(t, "schema") == 0 {
 		text := fmt.Sprintf("definition d%d {}", m.head.Revision)
 		return []datastore.Operation{{Kind: datastore.ApplySchema, Schema: &datastore.SchemaText{
-			Text: text, Hash: [32]byte{byte(m.head.Revision), 1}, Names: []string{text, text + "é"}}}}
+			Text: text, Hash: schemaHash(text), Names: []string{text, text + "é"}}}}
 	}
 	var operations []datastore.Operation
 	for _, r := range rapid.SliceOfNDistinct(genRelationship, 0, 5, func(r tuple.Relationship) tuple.Key { return r.Key }).Draw(t, "relationships") {
@@ -175,6 +177,14 @@ func (m *model) genOperations(t *rapid.T) []datastore.Operation {
 		}
 	}
 	return operations
+}
+
+func schemaHash(text string) [32]byte {
+	canonical, err := schema.Format(schema.Source{Name: "schema", Text: text})
+	if err != nil {
+		panic(err)
+	}
+	return sha256.Sum256([]byte(canonical))
 }
 
 // genQuery draws a query; half of the filters select something.

@@ -30,3 +30,10 @@ func empty(t *testing.T) datastore.Log {
 func TestAFileIsALog(t *testing.T) { datastoretest.Run(t, empty) }
 
 func TestTheKeeperOverFile(t *testing.T) { datastoretest.RunKeeper(t, empty) }
+
+func TestAVerificationOfAFile(t *testing.T) {
+	datastoretest.RunVerify(t, func(t *testing.T) (datastore.Log, datastoretest.Hand) {
+		log := open(t, filepath.Join(t.TempDir(), "pemba.db"), file.Options{})
+		return log, file.HandOf(log)
+	})
+}

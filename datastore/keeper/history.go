@@ -2,10 +2,8 @@ package keeper
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
-	"strconv"
 
 	"github.com/pembadb/pemba/datastore"
 )
@@ -90,65 +88,4 @@ func (k *Keeper) HeadAt(ctx context.Context, id datastore.StoreID, r datastore.R
 	head.Revision = r
 	head.Hash, err = s.hashAt(ctx, st, r)
 	return head, err
-}
-
-// Verify implements [datastore.Datastore].
-func (k *Keeper) Verify(ctx context.Context, id datastore.StoreID, report func(datastore.Verification) error) (datastore.Verification, error) {
-	head, err := k.log.Head(ctx, id)
-	if err != nil {
-		return datastore.Verification{}, err
-	}
-	anchor, err := k.log.Anchor(ctx, id)
-	if err != nil {
-		return datastore.Verification{}, err
-	}
-	v := datastore.Verification{Head: head, Anchor: anchor, Verified: anchor.Revision, Hash: anchor.Hash}
-	page := firstPage
-	for v.Verified < head.Revision {
-		_, entries, err := k.log.After(ctx, id, v.Verified, page)
-		if errors.Is(err, datastore.ErrCompacted) { // it was trimmed meanwhile: begin anew
-			return k.Verify(ctx, id, report)
-		}
-		if err != nil {
-			return v, fmt.Errorf("read the history behind revision %d: %w", v.Verified, err)
-		}
-		if err := walk(&v, entries); err != nil {
-			return v, err
-		}
-		if report != nil {
-			if err := report(v); err != nil {
-				return v, err
-			}
-		}
-		page = nextPage(page, entries)
-	}
-	if v.Hash != head.Hash {
-		return v, broken(head.Revision, fmt.Errorf("%w: the head's hash is not that of change %d", datastore.ErrCorrupt, head.Revision))
-	}
-	return v, nil
-}
-
-// walk verifies entries that follow v, up to v's head.
-func walk(v *datastore.Verification, entries []datastore.Entry) error {
-	if len(entries) == 0 {
-		return broken(v.Verified+1, fmt.Errorf("%w: change %d is missing", datastore.ErrCorrupt, v.Verified+1))
-	}
-	for _, e := range entries {
-		if v.Verified == v.Head.Revision {
-			return nil // made meanwhile
-		}
-		if e.Revision != v.Verified+1 {
-			return broken(v.Verified+1, fmt.Errorf("%w: change %d is missing", datastore.ErrCorrupt, v.Verified+1))
-		}
-		if err := datastore.VerifyLink(v.Hash, e); err != nil {
-			return broken(e.Revision, err)
-		}
-		v.Verified, v.Hash = e.Revision, e.Hash
-	}
-	return nil
-}
-
-// broken names the revision at which a chain is broken.
-func broken(at datastore.Revision, err error) error {
-	return datastore.With(err, "revision", strconv.FormatUint(uint64(at), 10))
 }

@@ -17,3 +17,11 @@ func empty(t *testing.T) datastore.Log {
 func TestMemoryIsALog(t *testing.T) { datastoretest.Run(t, empty) }
 
 func TestTheKeeperOverMemory(t *testing.T) { datastoretest.RunKeeper(t, empty) }
+
+func TestAVerificationOfMemory(t *testing.T) {
+	datastoretest.RunVerify(t, func(t *testing.T) (datastore.Log, datastoretest.Hand) {
+		log := memory.New()
+		t.Cleanup(func() { log.Close() })
+		return log, memory.HandOf(log)
+	})
+}

@@ -41,6 +41,10 @@ func TestCockroachIsALog(t *testing.T) { datastoretest.Run(t, empty) }
 
 func TestTheKeeperOverCockroach(t *testing.T) { datastoretest.RunKeeper(t, empty) }
 
+func TestAVerificationInCockroach(t *testing.T) {
+	sqltest.RunVerify(t, sqltest.Target{Empty: migrated, Open: cockroach.Open})
+}
+
 func TestFaultsInCockroach(t *testing.T) {
 	sqltest.RunFaults(t, sqltest.Target{Empty: migrated, Open: cockroach.Open})
 }

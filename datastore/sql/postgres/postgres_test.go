@@ -41,6 +41,10 @@ func TestPostgresIsALog(t *testing.T) { datastoretest.Run(t, empty) }
 
 func TestTheKeeperOverPostgres(t *testing.T) { datastoretest.RunKeeper(t, empty) }
 
+func TestAVerificationInPostgres(t *testing.T) {
+	sqltest.RunVerify(t, sqltest.Target{Empty: migrated, Open: postgres.Open})
+}
+
 func TestFaultsInPostgres(t *testing.T) {
 	sqltest.RunFaults(t, sqltest.Target{Empty: migrated, Open: postgres.Open})
 }

@@ -528,10 +528,17 @@ type VerifyStoreResponse struct {
 	Verified uint64 `protobuf:"varint,3,opt,name=verified,proto3" json:"verified,omitempty"`
 	// The revision of the head that is verified up to.
 	Head uint64 `protobuf:"varint,4,opt,name=head,proto3" json:"head,omitempty"`
-	// True in the last message: the whole history is as it was written.
+	// True in the last message: the whole history is as it was written, and answers come from what it says.
 	Complete bool `protobuf:"varint,5,opt,name=complete,proto3" json:"complete,omitempty"`
 	// The hash of the change at `verified`, 32 bytes. Noted elsewhere, it proves later that history was not rewritten.
-	Hash          []byte `protobuf:"bytes,6,opt,name=hash,proto3" json:"hash,omitempty"`
+	Hash []byte `protobuf:"bytes,6,opt,name=hash,proto3" json:"hash,omitempty"`
+	// The relationships at the head that were compared with the history, in both orders.
+	Rows uint64 `protobuf:"varint,7,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Those of `rows` that are older than `oldest`. The changes that wrote them were trimmed: of these it is known only that
+	// both orders hold the same, and that no later change says otherwise.
+	OlderRows uint64 `protobuf:"varint,8,opt,name=older_rows,json=olderRows,proto3" json:"older_rows,omitempty"`
+	// True where the schema in force is older than `oldest`, so that only its own hash was verified.
+	OlderSchema   bool `protobuf:"varint,9,opt,name=older_schema,json=olderSchema,proto3" json:"older_schema,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -608,6 +615,27 @@ func (x *VerifyStoreResponse) GetHash() []byte {
 	return nil
 }
 
+func (x *VerifyStoreResponse) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *VerifyStoreResponse) GetOlderRows() uint64 {
+	if x != nil {
+		return x.OlderRows
+	}
+	return 0
+}
+
+func (x *VerifyStoreResponse) GetOlderSchema() bool {
+	if x != nil {
+		return x.OlderSchema
+	}
+	return false
+}
+
 var File_pemba_v1_store_service_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_store_service_proto_rawDesc = "" +
@@ -644,14 +672,18 @@ const file_pemba_v1_store_service_proto_rawDesc = "" +
 	"\x13DeleteStoreResponse\x12\x16\n" +
 	"\x06zookie\x18\x01 \x01(\tR\x06zookie\"*\n" +
 	"\x12VerifyStoreRequest\x12\x14\n" +
-	"\x05store\x18\x01 \x01(\tR\x05store\"\xa5\x01\n" +
+	"\x05store\x18\x01 \x01(\tR\x05store\"\xfb\x01\n" +
 	"\x13VerifyStoreResponse\x12\x16\n" +
 	"\x06zookie\x18\x01 \x01(\tR\x06zookie\x12\x16\n" +
 	"\x06oldest\x18\x02 \x01(\x04R\x06oldest\x12\x1a\n" +
 	"\bverified\x18\x03 \x01(\x04R\bverified\x12\x12\n" +
 	"\x04head\x18\x04 \x01(\x04R\x04head\x12\x1a\n" +
 	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12\x12\n" +
-	"\x04hash\x18\x06 \x01(\fR\x04hash2\xbd\x02\n" +
+	"\x04hash\x18\x06 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04rows\x18\a \x01(\x04R\x04rows\x12\x1d\n" +
+	"\n" +
+	"older_rows\x18\b \x01(\x04R\tolderRows\x12!\n" +
+	"\folder_schema\x18\t \x01(\bR\volderSchema2\xbd\x02\n" +
 	"\fStoreService\x12J\n" +
 	"\vCreateStore\x12\x1c.pemba.v1.CreateStoreRequest\x1a\x1d.pemba.v1.CreateStoreResponse\x12G\n" +
 	"\n" +

@@ -48,11 +48,12 @@ type StoreServiceClient interface {
 	// Errors on top of those of every call: FAILED_PRECONDITION (STORE_PROTECTED), ALREADY_EXISTS (REQUEST_ID_REUSED).
 	// Needs the role admin for all stores.
 	DeleteStore(ctx context.Context, in *DeleteStoreRequest, opts ...grpc.CallOption) (*DeleteStoreResponse, error)
-	// VerifyStore recomputes the hash chain of a store's history from the oldest change or anchor to the head, and reports
+	// VerifyStore recomputes the hash chain of a store's history from the oldest change or anchor to the head, compares what
+	// answers come from (the relationships in both orders, the names, the schema in force) with that history, and reports
 	// how far it has come.
 	//
-	// Errors on top of those of every call: DATA_LOSS (CHAIN_BROKEN, with the first revision that does not fit). Needs the
-	// role auditor.
+	// Errors on top of those of every call: DATA_LOSS (CHAIN_BROKEN, with the first revision that does not fit; or, with the
+	// head's revision, a relationship that is not what the history says). Needs the role auditor.
 	VerifyStore(ctx context.Context, in *VerifyStoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyStoreResponse], error)
 }
 
@@ -136,11 +137,12 @@ type StoreServiceServer interface {
 	// Errors on top of those of every call: FAILED_PRECONDITION (STORE_PROTECTED), ALREADY_EXISTS (REQUEST_ID_REUSED).
 	// Needs the role admin for all stores.
 	DeleteStore(context.Context, *DeleteStoreRequest) (*DeleteStoreResponse, error)
-	// VerifyStore recomputes the hash chain of a store's history from the oldest change or anchor to the head, and reports
+	// VerifyStore recomputes the hash chain of a store's history from the oldest change or anchor to the head, compares what
+	// answers come from (the relationships in both orders, the names, the schema in force) with that history, and reports
 	// how far it has come.
 	//
-	// Errors on top of those of every call: DATA_LOSS (CHAIN_BROKEN, with the first revision that does not fit). Needs the
-	// role auditor.
+	// Errors on top of those of every call: DATA_LOSS (CHAIN_BROKEN, with the first revision that does not fit; or, with the
+	// head's revision, a relationship that is not what the history says). Needs the role auditor.
 	VerifyStore(*VerifyStoreRequest, grpc.ServerStreamingServer[VerifyStoreResponse]) error
 	mustEmbedUnimplementedStoreServiceServer()
 }

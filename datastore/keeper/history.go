@@ -34,7 +34,12 @@ func (k *Keeper) History(ctx context.Context, id datastore.StoreID, from datasto
 		page := firstPage
 		var line datastore.Incarnation
 		for next := max(from, 1); ; {
-			head, entries, err := k.log.After(ctx, id, next-1, page)
+			var head datastore.Head
+			var entries []datastore.Entry
+			err := k.settled(ctx, id, func() (err error) {
+				head, entries, err = k.log.After(ctx, id, next-1, page)
+				return err
+			})
 			if err == nil && line != (datastore.Incarnation{}) && line != head.Incarnation {
 				err = fmt.Errorf("store %d: %w", id, datastore.ErrForked)
 			}
@@ -58,13 +63,21 @@ func (k *Keeper) History(ctx context.Context, id datastore.StoreID, from datasto
 }
 
 // Head implements [datastore.Datastore].
-func (k *Keeper) Head(ctx context.Context, id datastore.StoreID) (datastore.Head, error) {
-	return k.log.Head(ctx, id)
+func (k *Keeper) Head(ctx context.Context, id datastore.StoreID) (head datastore.Head, err error) {
+	err = k.settled(ctx, id, func() error {
+		head, err = k.log.Head(ctx, id)
+		return err
+	})
+	return head, err
 }
 
 // Oldest implements [datastore.Datastore].
 func (k *Keeper) Oldest(ctx context.Context, id datastore.StoreID) (datastore.Revision, error) {
-	anchor, err := k.log.Anchor(ctx, id)
+	var anchor datastore.Anchor
+	err := k.settled(ctx, id, func() (err error) {
+		anchor, err = k.log.Anchor(ctx, id)
+		return err
+	})
 	return anchor.Revision + 1, err
 }
 

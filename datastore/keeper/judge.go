@@ -331,26 +331,31 @@ func (j *judgement) set(s datastore.Set) error {
 }
 
 func (j *judgement) deleteWhere(r *datastore.Request) error {
-	limit := r.DeleteLimit
-	if r.DeleteWhole {
-		limit++ // one more tells that there are too many
-	}
-	j.state.match(*r.DeleteWhere, func(r tuple.Relationship) bool {
-		j.add(datastore.Operation{Kind: datastore.Delete, Relationship: r})
-		j.more = j.filled(limit)
+	j.state.match(*r.DeleteWhere, func(found tuple.Relationship) bool {
+		j.add(datastore.Operation{Kind: datastore.Delete, Relationship: found})
+		j.more = j.filled(r)
 		return !j.more
 	})
-	if r.DeleteWhole && j.more {
-		return fmt.Errorf("more than %d relationships match %s: %w of one delete; delete them in parts", r.DeleteLimit, r.DeleteWhere, datastore.ErrTooLarge)
+	if most := min(r.DeleteLimit, j.keeper.opts.MaxOperations); r.DeleteWhole && len(j.operations) > most && j.more {
+		return fmt.Errorf("more than %d relationships match %s: %w of one delete; delete them in parts", most, r.DeleteWhere, datastore.ErrTooLarge)
 	}
 	return nil
 }
 
-// filled reports whether a delete of up to limit relationships (zero: no limit)
-// ended before it had looked for all. It depends on the operations alone, so that
-// a repeated request is told the same.
-func (j *judgement) filled(limit int) bool {
-	return limit > 0 && (len(j.operations) >= min(limit, j.keeper.opts.MaxOperations) || j.full())
+// filled reports whether a delete of up to a limit of relationships ended before
+// it had looked for all. It depends on the request and the operations alone, so
+// that a repeated request is told the same. One that must delete the whole goes
+// one further, which tells that there are too many; if its change is too large,
+// sized refuses it.
+func (j *judgement) filled(r *datastore.Request) bool {
+	most := min(r.DeleteLimit, j.keeper.opts.MaxOperations)
+	switch {
+	case r.DeleteLimit == 0:
+		return false
+	case r.DeleteWhole:
+		return len(j.operations) > most || j.size > j.keeper.opts.MaxChangeBytes
+	}
+	return len(j.operations) >= most || j.full()
 }
 
 // full reports whether a change that may end anywhere has enough of bytes.

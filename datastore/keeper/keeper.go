@@ -92,8 +92,11 @@ type Keeper struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	stores   sync.Map // by datastore.StoreID: *store
-	resident residency
+	stores sync.Map // by datastore.StoreID: *store
+	// unsettled are the ids of stores whose line of history could not be made or
+	// dropped: see settle.
+	unsettled sync.Map
+	resident  residency
 	// confirming tells that one read confirms all stores that were asked.
 	confirming bool
 

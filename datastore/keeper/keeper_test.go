@@ -109,7 +109,12 @@ func updating(t testing.TB, kind datastore.Kind, texts ...string) datastore.Requ
 
 func write(t testing.TB, k *keeper.Keeper, r datastore.Request) datastore.Outcome {
 	t.Helper()
-	o, err := k.Write(bg, datastore.Default, r)
+	return writeTo(t, k, datastore.Default, r)
+}
+
+func writeTo(t testing.TB, k *keeper.Keeper, store datastore.StoreID, r datastore.Request) datastore.Outcome {
+	t.Helper()
+	o, err := k.Write(bg, store, r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -302,7 +302,7 @@ func (s *store) remember(p *published, entries []datastore.Entry) {
 // (nil: there is none). reading is held.
 func (s *store) reload(ctx context.Context, stale *published) error {
 	begun := sinceStart()
-	head, err := s.log.Head(ctx, s.id)
+	head, err := s.keeper.Head(ctx, s.id)
 	if err != nil {
 		return err
 	}

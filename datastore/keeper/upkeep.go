@@ -40,7 +40,7 @@ func (k *Keeper) Tidy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var failed []error
+	failed := []error{k.settleAll(ctx)}
 	for _, st := range stores {
 		s, err := k.open(st.ID)
 		if err != nil {

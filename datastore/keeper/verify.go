@@ -23,7 +23,7 @@ func (k *Keeper) Verify(ctx context.Context, id datastore.StoreID, report func(d
 	}
 	for try := 1; ; try++ {
 		v := &verifier{log: k.log, store: id, report: report, most: verifiedAtOnce}
-		err := v.run(ctx)
+		err := k.settled(ctx, id, func() error { return v.run(ctx) })
 		if try == verifyTries || !errors.Is(err, datastore.ErrCompacted) {
 			return v.Verification, err
 		}

@@ -51,16 +51,6 @@ func (k *Keeper) Write(ctx context.Context, id datastore.StoreID, r datastore.Re
 	return outcome, err
 }
 
-// afterStoreChange gives a new store its line of history, and takes a deleted
-// one's away. A crash before it is healed by bootstrap.
-func (k *Keeper) afterStoreChange(r datastore.Request, changed *datastore.Store) error {
-	if r.CreateStore != nil {
-		return k.log.CreateLine(k.ctx, changed.ID, newIncarnation())
-	}
-	k.forget(changed.ID)
-	return k.log.DropLine(k.ctx, changed.ID)
-}
-
 func (s *store) submit(ctx context.Context, p *pending) (datastore.Outcome, error) {
 	s.use(sinceStart())
 	s.mu.Lock()
@@ -117,7 +107,8 @@ func (s *store) commitQueue() {
 			}
 			// Not left to the caller, whose context may have ended.
 			if p.err == nil && p.outcome.Store != nil {
-				p.err = s.keeper.afterStoreChange(p.request, p.outcome.Store)
+				// A repeated request may speak of a store that was deleted since.
+				p.err = s.keeper.closing(s.keeper.settle(s.keeper.ctx, p.outcome.Store.ID))
 			}
 			if p.err != nil {
 				p.outcome = datastore.Outcome{}
@@ -250,7 +241,7 @@ func (s *store) repeat(working *state, p *pending, earlier datastore.Change) (da
 	for _, o := range earlier.Operations {
 		j.add(o)
 	}
-	j.more = p.request.DeleteWhere != nil && j.filled(p.request.DeleteLimit)
+	j.more = p.request.DeleteWhere != nil && j.filled(&p.request)
 	o := j.outcome(datastore.Head{Incarnation: working.head.Incarnation, Revision: earlier.Revision, Hash: earlier.Hash, Time: earlier.Time}, working.store)
 	o.Repeated = true
 	return o, nil

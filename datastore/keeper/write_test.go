@@ -367,3 +367,43 @@ func TestADeleteMayRefuseToLeaveAPart(t *testing.T) {
 		}
 	}
 }
+
+// The limits of a delete and of a change meet: exactly as many as a change may
+// have are deleted, and a repeated request is told what the first one was.
+func TestADeleteOfExactlyAsManyAsAChangeMayHave(t *testing.T) {
+	k := open(t, memory.New(), keeper.Options{SweepEvery: time.Hour, MaxOperations: 3})
+	write(t, k, applying(testSchema))
+	fill := func(n int) {
+		t.Helper()
+		for i := range n {
+			write(t, k, updating(t, datastore.Touch, fmt.Sprintf("document:1#viewer@user:%d", i)))
+		}
+	}
+	for i, c := range []struct {
+		stored, limit int
+		whole         bool
+		deleted       int
+		more          bool
+	}{
+		{stored: 3, limit: 3, whole: true, deleted: 3},
+		{stored: 3, limit: 9, whole: true, deleted: 3},
+		{stored: 2, limit: 2, whole: true, deleted: 2},
+		{stored: 3, limit: 3, deleted: 3, more: true},
+		{stored: 4, limit: 9, deleted: 3, more: true},
+		{stored: 2, limit: 3, deleted: 2},
+		{stored: 4, deleted: 4},
+	} {
+		fill(c.stored)
+		r := datastore.Request{ID: fmt.Sprint("delete ", i), DeleteWhere: &tuple.Filter{ObjectType: "document"}, DeleteLimit: c.limit, DeleteWhole: c.whole}
+		for _, repeated := range []bool{false, true} {
+			if o := write(t, k, r); o.Deleted != c.deleted || o.More != c.more || o.Repeated != repeated {
+				t.Errorf("%+v, repeated %t: deleted %d, more %t, repeated %t", c, repeated, o.Deleted, o.More, o.Repeated)
+			}
+		}
+		write(t, k, datastore.Request{DeleteWhere: &tuple.Filter{ObjectType: "document"}})
+	}
+	fill(4)
+	for _, limit := range []int{3, 9} {
+		refused(t, k, datastore.Default, datastore.Request{DeleteWhere: &tuple.Filter{ObjectType: "document"}, DeleteLimit: limit, DeleteWhole: true}, datastore.ErrTooLarge, "more than 3")
+	}
+}

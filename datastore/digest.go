@@ -5,10 +5,16 @@ import (
 	"encoding/json"
 )
 
-// Digest is a digest of everything in r but its id, by which a retry is told
+// Digest is a digest of everything in r but its id and the secret of a token it
+// makes, which is drawn anew each time, by which a retry is told
 // from another request under the same id.
 func (r Request) Digest() [32]byte {
 	r.ID = ""
+	if r.CreateToken != nil {
+		t := *r.CreateToken
+		t.Hash = [32]byte{}
+		r.CreateToken = &t
+	}
 	b, err := json.Marshal(r)
 	if err != nil {
 		panic("datastore: a request cannot be encoded: " + err.Error()) // it holds only texts, numbers and times

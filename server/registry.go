@@ -151,6 +151,9 @@ func (s *Server) systemZookie(ctx context.Context, c *pembav1.Consistency) (stri
 	if err != nil {
 		return "", err
 	}
+	if level.Level == datastore.AtExactSnapshot {
+		return "", invalidField("consistency", "the lists of stores and tokens are those of now; ask with another consistency than at_exact_snapshot")
+	}
 	snapshot, err := s.ds.At(ctx, datastore.System, level)
 	if err != nil {
 		return "", err
@@ -229,6 +232,10 @@ func (s *tokens) CreateToken(ctx context.Context, r *pembav1.CreateTokenRequest)
 	o, err := s.ds.Write(ctx, datastore.System, datastore.Request{ID: r.RequestId, Actor: callerOf(ctx).name, Reason: r.Reason, CreateToken: t})
 	if err != nil {
 		return nil, registryError(err, pembav1.ErrorReason_ERROR_REASON_TOKEN_EXISTS, pembav1.ErrorReason_ERROR_REASON_INVALID_TOKEN)
+	}
+	if o.Repeated {
+		return nil, withReason(codes.AlreadyExists, pembav1.ErrorReason_ERROR_REASON_TOKEN_EXISTS,
+			fmt.Sprintf("this request made token %q before, and showed its secret then, which is kept nowhere; if it is lost, revoke the token and make another", r.Name), "token", r.Name)
 	}
 	t.Created, t.Actor = o.Time, callerOf(ctx).name
 	return &pembav1.CreateTokenResponse{Zookie: o.Zookie, Token: tokenProto(*t), Secret: text}, nil

@@ -358,6 +358,32 @@ func TestAnExpirationThatWasNeverSetIsRefused(t *testing.T) {
 
 // A server without a token of its own is open until the first one is made, and
 // revoking the last does not open it again.
+// TestATokensSecretIsShownOnce: the same request again makes no other token and
+// shows no other secret; a token is never taken for somebody else.
+func TestATokensSecretIsShownOnce(t *testing.T) {
+	n := launch(t, memory.New(), keeper.Options{}, server.Config{Token: "secret"})
+	root := bearer(t, "secret")
+	request := &pembav1.CreateTokenRequest{Name: "gateway", Role: pembav1.Role_ROLE_CHECKER, RequestId: "once"}
+	if _, err := n.tokens.CreateToken(root, request); err != nil {
+		t.Fatal(err)
+	}
+	_, err := n.tokens.CreateToken(root, request)
+	expect(t, "the same request again", err, codes.AlreadyExists, "TOKEN_EXISTS")
+	if !strings.Contains(err.Error(), "revoke the token") {
+		t.Errorf("it does not say what to do: %v", err)
+	}
+	request.Role = pembav1.Role_ROLE_READER
+	_, err = n.tokens.CreateToken(root, request)
+	expect(t, "another request under its id", err, codes.AlreadyExists, "REQUEST_ID_REUSED")
+	for _, name := range []string{"admin", "anonymous", "pemba"} {
+		_, err := n.tokens.CreateToken(root, &pembav1.CreateTokenRequest{Name: name, Role: pembav1.Role_ROLE_READER})
+		expect(t, name, err, codes.InvalidArgument, "INVALID_TOKEN")
+	}
+	_, err = n.stores.ListStores(root, &pembav1.ListStoresRequest{Consistency: &pembav1.Consistency{Requirement: &pembav1.Consistency_AtExactSnapshot{
+		AtExactSnapshot: datastore.Zookie{Store: datastore.System}.String()}}})
+	expect(t, "stores of the past", err, codes.InvalidArgument, "INVALID_FIELD")
+}
+
 func TestRevokingTheLastTokenOpensNothing(t *testing.T) {
 	n := launch(t, memory.New(), keeper.Options{}, server.Config{})
 	made, err := n.tokens.CreateToken(t.Context(), &pembav1.CreateTokenRequest{Name: "boss", AllStores: true, Role: pembav1.Role_ROLE_ADMIN})

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -93,6 +94,9 @@ func (s *watches) begin(ctx context.Context, r *pembav1.WatchRequest, out grpc.S
 		return w, nil
 	}
 	at, err := s.ds.HeadAt(ctx, st.ID, after)
+	if from, ok := r.Start.(*pembav1.WatchRequest_FromRevision); ok && errors.Is(err, datastore.ErrAhead) {
+		return nil, fmt.Errorf("a watch from %d: %w; without a start it begins with the next change", from.FromRevision, datastore.Ahead(after+1, w.head))
+	}
 	if err != nil {
 		return nil, err
 	}

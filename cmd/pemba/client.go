@@ -74,8 +74,9 @@ func (a *app) call(body func(ctx context.Context, c *connection, args []string) 
 // connection is a client's way to one server.
 type connection struct {
 	*grpc.ClientConn
-	addr  string
-	store string
+	addr    string
+	timeout time.Duration // of the command; zero: none
+	store   string
 	// at is the consistency that was asked for; nil where the command has none.
 	at *pb.Consistency
 
@@ -92,6 +93,9 @@ type connection struct {
 func (a *app) dial() (*connection, error) {
 	if _, _, err := net.SplitHostPort(a.client.addr); err != nil {
 		return nil, usagef("--addr %q is no address: write HOST:PORT, such as %s", a.client.addr, defaultAddr)
+	}
+	if a.client.timeout < 0 {
+		return nil, usagef("--timeout %s is below 0; leave it out to wait as long as it takes", a.client.timeout)
 	}
 	at, err := parseConsistency(a.client.consistency)
 	if err != nil {
@@ -115,7 +119,7 @@ func (a *app) dial() (*connection, error) {
 		return nil, usagef("--addr %q is no address: %v", a.client.addr, err)
 	}
 	return &connection{
-		ClientConn: conn, addr: a.client.addr, store: a.client.store, at: at,
+		ClientConn: conn, addr: a.client.addr, timeout: a.client.timeout, store: a.client.store, at: at,
 		permissions:   pb.NewPermissionServiceClient(conn),
 		relationships: pb.NewRelationshipServiceClient(conn),
 		schemas:       pb.NewSchemaServiceClient(conn),
@@ -132,7 +136,11 @@ func (c *connection) explain(err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
-	return remoteError{status: e.GRPCStatus(), addr: c.addr}
+	remote := remoteError{status: e.GRPCStatus(), addr: c.addr}
+	if c.timeout > 0 && remote.status.Code() == codes.DeadlineExceeded && remote.reason() == "" {
+		return fmt.Errorf("no answer from the server at %s within --timeout %s", c.addr, c.timeout)
+	}
+	return remote
 }
 
 // bearer sends a token with every call (RFC 6750 §2.1).

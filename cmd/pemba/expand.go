@@ -66,6 +66,7 @@ type nodeJSON struct {
 type subjectJSON struct {
 	Subject    string  `json:"subject"`
 	Caveat     string  `json:"caveat,omitempty"`
+	Context    any     `json:"context,omitempty"`
 	Expiration string  `json:"expiration,omitempty"`
 	Node       *uint32 `json:"node,omitempty"`
 }
@@ -80,7 +81,10 @@ func expansionJSON(r *pb.ExpandResponse) any {
 		for _, s := range n.Subjects {
 			e := subjectJSON{Subject: subjectFromWire(s.Subject).String(), Node: s.Node}
 			if s.Caveat != nil {
-				e.Caveat = caveatFromWire(s.Caveat).String()
+				c := caveatFromWire(s.Caveat)
+				if e.Caveat = c.Name; c.Context != "" {
+					e.Context = rawJSON(c.Context)
+				}
 			}
 			if s.Expiration != nil {
 				e.Expiration = clock(s.Expiration.AsTime())

@@ -20,7 +20,7 @@ func (f *explainFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.explain, "explain", false, "show why: the shortest proof of a yes, what was looked at for a no")
 	flags.BoolVar(&f.allProofs, "all-proofs", false, "explain a yes with its other proofs as well")
-	flags.BoolVar(&f.graphviz, "graphviz", false, "print the explanation as a Graphviz file, for `dot -Tsvg`")
+	flags.BoolVar(&f.graphviz, "graphviz", false, "print the explanation as a Graphviz file, for dot -Tsvg")
 	flags.BoolVar(&f.suggest, "suggest", false, "explain, and suggest what would have to change for a yes")
 }
 

@@ -189,7 +189,7 @@ func TestAnImportThatBrokeOffSaysHowToGoOn(t *testing.T) {
 	f := &faulty{imports: importing(t, 10, &taken)}
 	addr := f.start(t)
 	_, complaints, code := pemba(addr, lines.String(), nil, "relationship", "import", "-", "--batch", "5")
-	if code != exitError || !strings.Contains(complaints, "--request-id drawn --from 10 --batch 5") || !strings.Contains(complaints, "draining") {
+	if code != exitError || !strings.Contains(complaints, "--batch 5 --format text --from 10 --request-id drawn") || !strings.Contains(complaints, "draining") {
 		t.Fatalf("exit code %d, %s", code, complaints)
 	}
 	f.imports = importing(t, 100, &taken)

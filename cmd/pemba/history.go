@@ -11,8 +11,10 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	pb "github.com/pembadb/pemba/proto/pemba/v1"
+	"github.com/pembadb/pemba/tuple"
 )
 
 // changeFlags choose operations of the history.
@@ -54,6 +56,7 @@ type changeJSON struct {
 	RequestID  string          `json:"request_id,omitempty"`
 	Zookie     string          `json:"zookie"`
 	Hash       string          `json:"hash"`
+	Metadata   any             `json:"metadata,omitempty"`
 	Operations []operationJSON `json:"operations"`
 	Filtered   uint32          `json:"filtered,omitempty"`
 }
@@ -71,6 +74,13 @@ type operationJSON struct {
 	Role         string `json:"role,omitempty"`
 }
 
+// metadataText is what a caller attached to a change, as JSON.
+func metadataText(m *structpb.Struct) string {
+	// What came as a Struct can always be written as JSON.
+	text, _ := tuple.EncodeJSON(m.AsMap())
+	return text
+}
+
 func kindText(k pb.OperationKind) string {
 	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(k.String(), "OPERATION_KIND_")), "_", "-")
 }
@@ -79,6 +89,9 @@ func changeDocument(c *pb.Change) changeJSON {
 	j := changeJSON{Revision: c.Revision, Time: clock(c.Time.AsTime()), Actor: c.Actor, Reason: c.Reason,
 		RequestID: c.RequestId, Zookie: c.Zookie, Hash: hex.EncodeToString(c.Hash), Filtered: c.Filtered,
 		Operations: []operationJSON{}}
+	if c.Metadata != nil {
+		j.Metadata = rawJSON(metadataText(c.Metadata))
+	}
 	for _, o := range c.Operations {
 		e := operationJSON{Operation: kindText(o.Kind)}
 		if o.Before != nil {
@@ -112,6 +125,12 @@ func (a *app) printChange(out io.Writer, c *pb.Change) error {
 	}
 	if _, err := fmt.Fprintln(out, a.paint(a.out, bold, line)); err != nil {
 		return err
+	}
+	if len(c.Operations) == 0 && c.Filtered == 0 {
+		fmt.Fprintln(out, "    (nothing changed)")
+	}
+	if c.Metadata != nil {
+		fmt.Fprintf(out, "    metadata %s\n", metadataText(c.Metadata))
 	}
 	for _, o := range c.Operations {
 		mark, paint, text := operationText(o)
@@ -175,6 +194,9 @@ func (a *app) historyCommand() *cobra.Command {
 		f, err := filter.toWire()
 		if err != nil {
 			return err
+		}
+		if to > 0 && from > to {
+			return usagef("--from %d lies after --to %d", from, to)
 		}
 		stream, err := c.histories.ReadHistory(ctx, &pb.ReadHistoryRequest{
 			Store: c.store, FromRevision: from, ToRevision: to, Filter: f, Limit: limit,

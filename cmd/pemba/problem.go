@@ -42,6 +42,9 @@ func (e remoteError) Error() string {
 		return fmt.Sprintf("the server at %s does not know this call: %s; is it a Pemba server, and as new as this command?", e.addr, text)
 	}
 	if hint := hints[e.reason()]; hint != "" && !strings.Contains(text, hint) {
+		if reason := e.reason(); reason == "RELATIONSHIP_EXISTS" {
+			text, _, _ = strings.Cut(text, "; use touch") // as the API says it
+		}
 		return text + "; " + hint
 	}
 	if e.reason() == "" {
@@ -54,6 +57,7 @@ func (e remoteError) Error() string {
 var hints = map[string]string{
 	"NO_TOKEN":             "on the command line: --token, --token-file or PEMBA_TOKEN",
 	"UNKNOWN_TOKEN":        "look at --token, --token-file and PEMBA_TOKEN",
+	"RELATIONSHIP_EXISTS":  "leave out --create to replace it",
 	"SCHEMA_HASH_MISMATCH": "look at `pemba schema diff FILE`, then apply with its hash",
 }
 

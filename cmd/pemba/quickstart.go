@@ -111,7 +111,7 @@ func (a *app) walk(ctx context.Context, dir, addr string) error {
 func typed(args []string) string {
 	out := make([]string, len(args))
 	for i, arg := range args {
-		if out[i] = arg; strings.ContainsAny(arg, ` "'{}[]#*&;()<>|`) {
+		if out[i] = arg; arg == "" || strings.ContainsAny(arg, " \t\n\"'{}[]#*&;()<>|$`\\!?~") {
 			out[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -158,12 +159,16 @@ func (a *app) relationshipArguments(args []string) ([]*pb.Relationship, error) {
 			}
 			continue
 		}
+		before := len(all)
 		err := eachLine("-", a.in, func(n int, line string) error {
 			if err := add(line); err != nil {
 				return fmt.Errorf("standard input, line %d: %w", n, err)
 			}
 			return nil
 		})
+		if err == nil && len(all) == before {
+			err = errors.New("standard input holds no relationships; write one a line")
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -284,7 +289,7 @@ of whatever number, in as many changes as it takes.
 			return usagef("relationship delete takes either RELATIONSHIP... or --filter PATTERN")
 		}
 		if byFilter {
-			return a.deleteByFilter(ctx, c, pattern, &filter, limit, &w)
+			return a.deleteByFilter(ctx, cmd, c, pattern, &filter, limit, &w)
 		}
 		if limit > 0 {
 			return usagef("--limit goes with --filter only")
@@ -302,7 +307,7 @@ of whatever number, in as many changes as it takes.
 	return a.remote(cmd, true, false)
 }
 
-func (a *app) deleteByFilter(ctx context.Context, c *connection, pattern string, flags *filterFlags, limit uint64, w *writeFlags) error {
+func (a *app) deleteByFilter(ctx context.Context, cmd *cobra.Command, c *connection, pattern string, flags *filterFlags, limit uint64, w *writeFlags) error {
 	filter, err := flags.toWire(pattern)
 	if err != nil {
 		return err
@@ -327,7 +332,7 @@ func (a *app) deleteByFilter(ctx context.Context, c *connection, pattern string,
 	progress.done()
 	if err != nil {
 		if last != nil {
-			a.complain("%s were deleted before what follows; --request-id %s goes on", plural(last.Deleted, "relationship"), last.RequestId)
+			a.complain("%s were deleted before what follows; go on with\n  %s", plural(last.Deleted, "relationship"), again(cmd, nil, map[string]string{"request-id": last.RequestId}))
 		}
 		return err
 	}

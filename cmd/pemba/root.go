@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -167,15 +168,16 @@ func suggest(cmd *cobra.Command, flag string, values ...string) {
 
 // fromEnvironment fills the flags that the command line left alone: flag over environment over default.
 func (a *app) fromEnvironment(cmd *cobra.Command) error {
-	var failed error
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+	flags := cmd.Flags()
+	failed := contradiction(flags)
+	flags.VisitAll(func(f *pflag.Flag) {
 		variable := f.Annotations["env"]
-		if failed != nil || f.Changed || len(variable) == 0 {
+		if failed != nil || f.Changed || len(variable) == 0 || flags.Changed(otherToken[f.Name]) {
 			return
 		}
 		if value := a.getenv(variable[0]); value != "" {
 			if err := f.Value.Set(value); err != nil {
-				failed = fmt.Errorf("the environment variable %s has a value that --%s does not take: %v", variable[0], f.Name, err)
+				failed = fmt.Errorf("the environment variable %s has a value that --%s does not take: %v", variable[0], f.Name, plainly(err))
 			}
 		}
 	})
@@ -183,6 +185,60 @@ func (a *app) fromEnvironment(cmd *cobra.Command) error {
 		failed = fmt.Errorf("--output %q is not a way to print; write table or json", a.output)
 	}
 	return failed
+}
+
+// otherToken is the other of two flags that give the same: one on the command line
+// counts more than the other in the environment.
+var otherToken = map[string]string{"token": "token-file", "token-file": "token"}
+
+// contradiction finds flags that exclude each other, or say nothing.
+func contradiction(flags *pflag.FlagSet) error {
+	if flags.Changed("token") && flags.Changed("token-file") {
+		return errors.New("--token and --token-file exclude each other; give one")
+	}
+	for _, name := range []string{"store", "addr"} {
+		if f := flags.Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+			return fmt.Errorf("--%s is empty; leave it out for %s", name, f.DefValue)
+		}
+	}
+	return nil
+}
+
+// plainly says what is wrong with a number without the names of Go's functions.
+func plainly(err error) error {
+	var number *strconv.NumError
+	if !errors.As(err, &number) {
+		return err
+	}
+	if errors.Is(err, strconv.ErrRange) {
+		return fmt.Errorf("%q is out of range", number.Num)
+	}
+	return fmt.Errorf("%q is no such value", number.Num)
+}
+
+// again is the command line that was given, with some flags changed or added:
+// those of the environment are in it, but no secrets.
+func again(cmd *cobra.Command, args []string, changed map[string]string) string {
+	line := strings.Fields(cmd.CommandPath())
+	line = append(line, args...)
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		value, replaced := changed[f.Name]
+		list, many := f.Value.(pflag.SliceValue)
+		switch {
+		case replaced:
+			line = append(line, "--"+f.Name, value)
+		case f.Name == "token" || f.Value.String() == f.DefValue:
+		case many:
+			for _, v := range list.GetSlice() {
+				line = append(line, "--"+f.Name, v)
+			}
+		case f.Value.Type() == "bool":
+			line = append(line, "--"+f.Name+"="+f.Value.String())
+		default:
+			line = append(line, "--"+f.Name, f.Value.String())
+		}
+	})
+	return typed(line)
 }
 
 // open opens a file to read, or standard input for "-".

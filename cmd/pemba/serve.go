@@ -56,6 +56,9 @@ whoever reaches it may do everything.`,
 			if err := checkLimits(f, &s.limits, &s.keeper); err != nil {
 				return err
 			}
+			if err := s.check(); err != nil {
+				return err
+			}
 			s.log = slog.New(slog.NewTextHandler(a.err, nil))
 			return a.serve(ctx, s)
 		}),
@@ -65,7 +68,7 @@ whoever reaches it may do everything.`,
 	s.place.add(f)
 	f.StringVar(&s.addr, "grpc-addr", "127.0.0.1:50051", "where gRPC listens")
 	withEnv(f, "grpc-addr", "PEMBA_GRPC_ADDR")
-	f.StringVar(&s.token, "token", "", "an admin token for every store, any text; `pemba token create` makes others")
+	f.StringVar(&s.token, "token", "", "an admin token for every store, any text; pemba token create makes others")
 	withEnv(f, "token", "PEMBA_TOKEN")
 	f.StringVar(&s.tokenFile, "token-file", "", "a file with the token")
 	withEnv(f, "token-file", "PEMBA_TOKEN_FILE")
@@ -101,6 +104,21 @@ func (a *app) serve(ctx context.Context, s serving) error {
 	}
 	fmt.Fprintf(a.out, "pemba: serving gRPC on %s, datastore %s\n", node.addr, &s.place)
 	return node.until(ctx)
+}
+
+// check refuses settings that make no sense.
+func (s *serving) check() error {
+	switch k := s.keeper; {
+	case k.ResidentMaxRelationships < 0:
+		return usagef("--resident-max-relationships %d is below 0; 0 is no bound", k.ResidentMaxRelationships)
+	case k.MaxStaleness <= 0:
+		return usagef("--max-staleness %s is not more than 0; leave it out for 1s", k.MaxStaleness)
+	case k.Retention <= 0:
+		return usagef("--retention %s is not more than 0; leave it out for 24h", k.Retention)
+	case k.HistoryRetention < 0:
+		return usagef("--history-retention %s is below 0; 0 keeps all changes", k.HistoryRetention)
+	}
+	return nil
 }
 
 // loopback reports whether a listening address is reached from this machine

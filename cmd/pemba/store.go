@@ -129,6 +129,9 @@ nothing contradicts them.`,
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
 		if len(args) > 0 {
+			if cmd.Flags().Changed("store") && c.store != args[0] {
+				return usagef("two stores are named, %s and %s; give one", args[0], c.store)
+			}
 			c.store = args[0]
 		}
 		stream, err := c.stores.VerifyStore(ctx, &pb.VerifyStoreRequest{Store: c.store})

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -23,12 +24,14 @@ import (
 // the next batch; gRPC's flow control bounds what is on its way.
 type importer struct {
 	app       *app
+	cmd       *cobra.Command
 	c         *connection
 	format    string
 	size      int
 	create    bool
 	requestID string
 	reason    string
+	sent      sentLines
 	from      uint64 // relationships at the start of the file that an earlier run wrote
 }
 
@@ -44,6 +47,7 @@ An import that broke off says how to go on where it ended.`,
   pemba relationship import examples/github-orgs.yaml`,
 		Args: takes("FILE"),
 	}
+	i.cmd = cmd
 	f := cmd.Flags()
 	f.StringVar(&i.format, "format", "", "text or yaml; absent, the file's name decides")
 	f.IntVar(&i.size, "batch", 1000, "how many relationships make one change")
@@ -111,6 +115,7 @@ func (i *importer) run(ctx context.Context, path string) error {
 	progress := i.app.progress()
 	err = receive(stream, func(r *pb.ImportRelationshipsResponse) error {
 		last = r
+		i.sent.answered(r.Offset)
 		progress.at(r.Created+r.Replaced, "relationship")
 		return nil
 	})
@@ -119,6 +124,9 @@ func (i *importer) run(ctx context.Context, path string) error {
 		cancel()
 	}
 	sender.Wait()
+	if err != nil {
+		err = i.sent.locate(path, err)
+	}
 	if sendErr != nil && sendErr != io.EOF {
 		err = sendErr // the cancelled stream is only what followed
 	}
@@ -141,8 +149,8 @@ func (i *importer) resume(path string, last *pb.ImportRelationshipsResponse) {
 	if last == nil || last.Offset <= i.from {
 		return
 	}
-	i.app.complain("%s were written before what follows; go on with\n  pemba relationship import %s --request-id %s --from %d --batch %d",
-		plural(last.Offset, "relationship"), path, last.RequestId, last.Offset, i.size)
+	i.app.complain("%s were written before what follows; go on with\n  %s", plural(last.Offset, "relationship"),
+		again(i.cmd, []string{path}, map[string]string{"request-id": last.RequestId, "from": strconv.FormatUint(last.Offset, 10), "batch": strconv.Itoa(i.size)}))
 }
 
 // send sends the start and all batches, and returns the offset behind the last one. io.EOF says that the server ended
@@ -175,6 +183,7 @@ func (i *importer) send(stream grpc.BidiStreamingClient[pb.ImportRelationshipsRe
 			return fmt.Errorf("%s:%d: %w", path, n, err)
 		}
 		batch.Relationships = append(batch.Relationships, w)
+		i.sent.add(batch.Offset, n, r.Key.String())
 		if len(batch.Relationships) < i.size {
 			return nil
 		}
@@ -264,6 +273,10 @@ as a validation file with the schema. The file appears when it is complete.
 func (e *exporter) toFile(ctx context.Context, filter *pb.RelationshipFilter, path string) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
+		var cause *os.PathError
+		if errors.As(err, &cause) {
+			err = &os.PathError{Op: cause.Op, Path: path, Err: cause.Err}
+		}
 		return fileError("write", err)
 	}
 	defer func() {

@@ -291,7 +291,7 @@ func (j *judgement) update(u datastore.Update) error {
 		return nil
 	}
 	if err := j.allowed(r); err != nil {
-		return err
+		return datastore.With(err, "relationship", r.Key.String())
 	}
 	o := datastore.Operation{Kind: u.Kind, Relationship: r}
 	if found {

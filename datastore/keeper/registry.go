@@ -88,13 +88,20 @@ func (j *judgement) registry(r *datastore.Request) error {
 	return nil
 }
 
+// reservedNames are actors of the history that no token can be taken for.
+var reservedNames = map[string]string{
+	"pemba":     "what Pemba does by itself",
+	"admin":     "the server's own token",
+	"anonymous": "callers without a token",
+}
+
 func (j *judgement) createToken(t datastore.Token, actor string) error {
 	reg := j.state.registry
 	if err := datastore.CheckName("token", t.Name); err != nil {
 		return err
 	}
-	if t.Name == "pemba" {
-		return datastore.With(fmt.Errorf("%w: the token name pemba is reserved for what Pemba does by itself", datastore.ErrName), "token", t.Name)
+	if who, reserved := reservedNames[t.Name]; reserved {
+		return datastore.With(fmt.Errorf("%w: the token name %s is reserved for %s; choose another", datastore.ErrName, t.Name, who), "token", t.Name)
 	}
 	if _, ok := reg.tokens[t.Name]; ok {
 		return datastore.With(fmt.Errorf("token %q: %w; revoke it first, or choose another name", t.Name, datastore.ErrAlreadyExists), "token", t.Name)

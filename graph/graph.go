@@ -110,14 +110,9 @@ func definition(s *schema.Schema, typ string) (*schema.Definition, error) {
 	return d, nil
 }
 
-// near proposes the names that differ least from what was written.
+// near proposes the name that is likely meant, or says which there are.
 func near(name string, names []string) string {
-	best, found := 3, ""
-	for _, n := range names {
-		if d := distance(name, n, best); d < best {
-			best, found = d, n
-		}
-	}
+	found := schema.Nearest(name, names)
 	switch {
 	case found != "":
 		return fmt.Sprintf("; did you mean %q?", found)
@@ -127,27 +122,4 @@ func near(name string, names []string) string {
 		return "; it has " + strings.Join(names, ", ")
 	}
 	return fmt.Sprintf("; it has %s and %d more", strings.Join(names[:10], ", "), len(names)-10)
-}
-
-// distance is the edit distance of a and b, or limit if it is not smaller.
-func distance(a, b string, limit int) int {
-	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
-		return limit
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal, row[j+1] = row[j+1], min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return min(row[len(b)], limit)
 }

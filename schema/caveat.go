@@ -95,6 +95,10 @@ const (
 	// maxPattern is how many instructions the program of a regular expression may
 	// have: with a context of 64 KiB, matching one takes a second at most.
 	maxPattern = 2000
+	// maxGivenPattern is how many bytes a pattern may have that is no constant of
+	// the expression: a few repetitions make a program of megabytes of one, before
+	// anybody can look at its size.
+	maxGivenPattern = 512
 	// maxPlans bounds the cost limits for which a caveat keeps a program.
 	maxPlans = 4
 )
@@ -326,7 +330,7 @@ var (
 		{"out of bounds", "an index lies outside its list: test size() first"},
 		{"out of range", "an index or number is out of range: test size() first"},
 		{"range", "a value is out of range: test its size first"},
-		{"regex", "a pattern given to matches() is no regular expression of RE2, or too large a one"},
+		{"regex", "a pattern given to matches() is no regular expression of RE2, or too large a one: it may have 512 bytes"},
 		{"missing closing", "a pattern given to matches() is no regular expression of RE2"},
 		{"error parsing regexp", "a pattern given to matches() is no regular expression of RE2"},
 		{"conver", "a value cannot be converted to the type the expression asks for"},

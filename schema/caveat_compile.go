@@ -12,6 +12,8 @@ import (
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/interpreter"
 )
 
 // baseEnv knows everything but the parameters. Its checker is built once;
@@ -124,6 +126,7 @@ func planProgram(checked *cel.Ast, loops bool, limit uint64) (cel.Program, error
 			cel.EvalOptions(eval, cel.OptPartialEval, cel.OptTrackCost),
 			cel.CostTracking(callCosts{}),
 			cel.CostLimit(limit),
+			cel.CustomDecoratorV2(func(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error) { return boundMatch(i, limit), nil }),
 		}
 		if loops {
 			o = append(o, cel.InterruptCheckFrequency(interruptEvery), cel.EvalOptions(eval, cel.OptPartialEval,
@@ -137,6 +140,46 @@ func planProgram(checked *cel.Ast, loops bool, limit uint64) (cel.Program, error
 		program, err = baseEnv().Program(checked, options(cel.OptPartialEval)...)
 	}
 	return program, err
+}
+
+// match is a call of matches() that is refused when it would cost more than the
+// limit: cost is counted after a call, too late for one that is all there is.
+type match struct {
+	interpreter.InterpretableCall
+	text, pattern interpreter.InterpretableV2
+	constant      bool // the pattern
+	limit         uint64
+}
+
+// boundMatch bounds a call of matches(); it leaves anything else as it is.
+func boundMatch(i interpreter.InterpretableV2, limit uint64) interpreter.InterpretableV2 {
+	call, ok := i.(interpreter.InterpretableCall)
+	if !ok || call.Function() != "matches" || len(call.Args()) != 2 {
+		return i
+	}
+	m := match{InterpretableCall: call, text: call.Args()[0], pattern: call.Args()[1], limit: limit}
+	_, m.constant = m.pattern.(interpreter.InterpretableConst)
+	return m
+}
+
+// Eval implements [interpreter.Interpretable].
+func (m match) Eval(a interpreter.Activation) ref.Val { return interpreter.EvalActivation(a, m.Exec) }
+
+// Exec implements [interpreter.InterpretableV2].
+func (m match) Exec(f *interpreter.ExecutionFrame) ref.Val {
+	text, isText := m.text.Exec(f).(types.String)
+	pattern, isPattern := m.pattern.Exec(f).(types.String)
+	if isText && isPattern {
+		if !m.constant && len(pattern) > maxGivenPattern {
+			return types.NewErr("regex: a pattern of %d bytes", len(pattern))
+		}
+		// As CEL counts it: a tenth for each character read, times a quarter for
+		// each of the pattern.
+		if cost := (uint64(len(text))/10 + 1) * (uint64(len(pattern))/4 + 1); cost > m.limit {
+			return types.WrapErr(interpreter.EvalCancelledError{Cause: interpreter.CostLimitExceeded, Message: "matches"})
+		}
+	}
+	return m.InterpretableCall.Exec(f)
 }
 
 // caveatUsage finds which names an expression reads, and whether it loops.

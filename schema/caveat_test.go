@@ -262,6 +262,33 @@ func TestCaveatThatWouldRunForEverHitsItsCostLimit(t *testing.T) {
 	}
 }
 
+// TestAPatternOfTheRequestIsBounded in its length, and any pattern in what it may
+// cost, before anything is matched.
+func TestAPatternOfTheRequestIsBounded(t *testing.T) {
+	long := strings.Repeat("a{0,9}", 86) // 516 bytes
+	for _, tt := range []struct {
+		expression, context string
+		want                error // nil: it holds
+	}{
+		{"s.matches(p)", `{"s":"abc","p":"^a.c$"}`, nil},
+		{"s.matches(p)", `{"s":"","p":"` + long + `"}`, ErrCaveatRuntime},
+		{"s.matches('" + long + "') && p == ''", `{"s":"aaa","p":""}`, nil},
+		{"s.matches(p)", `{"s":"` + strings.Repeat("x", 60_000) + `","p":"` + strings.Repeat("x", 200) + `"}`, ErrCaveatCost},
+		{"s.matches('" + strings.Repeat("x", 200) + "') && p == ''", `{"s":"` + strings.Repeat("x", 60_000) + `","p":""}`, ErrCaveatCost},
+		{"[s].exists(x, x.matches(p))", `{"s":"` + strings.Repeat("x", 60_000) + `","p":"` + strings.Repeat("x", 200) + `"}`, ErrCaveatCost},
+	} {
+		c := mustCaveat(t, "s string, p string", tt.expression)
+		r, err := c.Eval(t.Context(), "", mustContext(t, tt.context), 0)
+		if tt.want == nil && (err != nil || r.Truth != True) || tt.want != nil && !errors.Is(err, tt.want) {
+			t.Errorf("%.40s of %.40s: %v, %v, want %v", tt.expression, tt.context, r, err, tt.want)
+		}
+	}
+	c := mustCaveat(t, "s string, p string", "s.matches(p)")
+	if r, err := c.Eval(t.Context(), "", mustContext(t, `{"s":"abc"}`), 0); err != nil || r.Truth != Unknown || len(r.Missing) != 1 || r.Missing[0] != "p" {
+		t.Errorf("without a pattern: %v, %v", r, err)
+	}
+}
+
 func TestCaveatThatDoublesItsValuesIsStopped(t *testing.T) {
 	text := strings.Repeat("x", 30_000)
 	for _, tt := range []struct{ name, params, expression, context string }{

@@ -25,9 +25,14 @@ func Compile(src Source, names *Names, opts Options) (*Schema, []Warning, error)
 		wildcards:   map[*Relation]AllowedSubject{},
 	}
 	c.program = load(src, opts, &c.report)
+	c.options = opts
 	if !c.incomplete { // else what could not be read would seem not to be declared
+		c.bound()
 		c.declare()
 		c.resolve()
+	}
+	if err := opts.stopped(); err != nil {
+		return nil, nil, err
 	}
 	if err := c.err(); err != nil {
 		return nil, nil, err
@@ -50,6 +55,7 @@ func Compile(src Source, names *Names, opts Options) (*Schema, []Warning, error)
 type compiler struct {
 	report
 	*program
+	options  Options
 	schema   *Schema
 	warnings []Warning
 
@@ -74,6 +80,9 @@ func (c *compiler) declare() {
 		return true
 	}
 	for _, d := range c.program.caveats {
+		if c.options.stopped() != nil {
+			return // Compile tells
+		}
 		if fresh("caveat", d.Name, d.NamePos) {
 			c.declareCaveat(d)
 		}
@@ -123,6 +132,45 @@ func (c *compiler) declareDefinition(d *expandedDefinition) {
 	}
 }
 
+// bound refuses more than a schema may hold, before it is compiled.
+func (c *compiler) bound() {
+	if c.options.Stored {
+		return
+	}
+	if all := c.program.caveats; len(all) > MaxCaveats {
+		c.add(all[MaxCaveats].NamePos, all[MaxCaveats].Name, fmt.Sprintf("the schema has %d caveats, and may have %d", len(all), MaxCaveats),
+			"give caveats parameters, so that one serves many relations")
+		c.program.caveats = all[:MaxCaveats]
+	}
+	operands := 0
+	for _, d := range c.program.definitions {
+		for _, s := range d.statements {
+			p, ok := s.(*PermissionDecl)
+			if !ok {
+				continue
+			}
+			if operands += p.Expression.operands(); operands > MaxOperands {
+				c.add(p.Expression.Pos, "", fmt.Sprintf("the expressions of the schema have more than %d operands up to here", MaxOperands),
+					"split the schema into stores")
+				c.incomplete = true
+				return
+			}
+		}
+	}
+}
+
+// operands counts the leaves of an expression.
+func (e *Expression) operands() int {
+	if len(e.Operands) == 0 {
+		return 1
+	}
+	n := 0
+	for _, o := range e.Operands {
+		n += o.operands()
+	}
+	return n
+}
+
 // resolve fills in what relations allow and what permissions compute.
 func (c *compiler) resolve() {
 	for _, r := range c.order {
@@ -132,6 +180,9 @@ func (c *compiler) resolve() {
 	}
 	// Arrows ask what relations allow, so permissions come second.
 	for _, r := range c.order {
+		if c.options.stopped() != nil {
+			return
+		}
 		if d := c.permissions[r]; d != nil {
 			r.Expr = c.plan(r, d.Expression, 0)
 		}

@@ -207,27 +207,76 @@ func allowedTexts(r *Relation) map[string]bool {
 	return out
 }
 
-// widens reports whether new is a union of old and more, so that nobody loses
-// the permission. It looks at this expression only: what it refers to has a
-// difference of its own if it changes.
+// widens reports whether everybody whom old admits is admitted by new, whoever
+// the relations and permissions in them name: what they refer to has a difference
+// of its own if it changes. A false may be wrong, a true is not.
 func widens(old, new *Expr) bool {
-	if new.Kind != Union {
+	w := widening{texts: map[*Expr]string{}, known: map[[2]*Expr]bool{}}
+	return w.covers(old, new)
+}
+
+// widening compares parts of two expressions.
+type widening struct {
+	texts map[*Expr]string
+	known map[[2]*Expr]bool
+}
+
+// maxWidening bounds the pairs of parts that are compared.
+const maxWidening = 20_000
+
+func (w *widening) text(e *Expr) string {
+	text, ok := w.texts[e]
+	if !ok {
+		text = e.String()
+		w.texts[e] = text
+	}
+	return text
+}
+
+// covers reports whether a's subjects are all among b's.
+func (w *widening) covers(a, b *Expr) bool {
+	pair := [2]*Expr{a, b}
+	if known, ok := w.known[pair]; ok || len(w.known) >= maxWidening {
+		return known
+	}
+	w.known[pair] = false
+	covered := a.Kind == Nil || w.text(a) == w.text(b) || w.leaves(a, b) || w.splits(a, b)
+	w.known[pair] = covered
+	return covered
+}
+
+// leaves compares arrows: `.all()` admits only whom `.any()` admits.
+func (w *widening) leaves(a, b *Expr) bool {
+	return a.Kind == ArrowAll && b.Kind == Arrow && a.Tupleset == b.Tupleset && a.Target == b.Target
+}
+
+// splits takes a or b apart.
+func (w *widening) splits(a, b *Expr) bool {
+	all := func(list []*Expr, f func(*Expr) bool) bool {
+		return !slices.ContainsFunc(list, func(e *Expr) bool { return !f(e) })
+	}
+	switch {
+	case a.Kind == Union:
+		return all(a.Children, func(e *Expr) bool { return w.covers(e, b) })
+	case b.Kind == Intersection:
+		return all(b.Children, func(e *Expr) bool { return w.covers(a, e) })
+	}
+	// One way that leads there is enough.
+	if b.Kind == Union && slices.ContainsFunc(b.Children, func(e *Expr) bool { return w.covers(a, e) }) {
+		return true
+	}
+	if a.Kind == Intersection && slices.ContainsFunc(a.Children, func(e *Expr) bool { return w.covers(e, b) }) {
+		return true
+	}
+	if a.Kind == Exclusion && w.covers(a.Children[0], b) {
+		return true
+	}
+	if b.Kind != Exclusion {
 		return false
 	}
-	had := []*Expr{old}
-	if old.Kind == Union {
-		had = old.Children
-	}
-	has := make(map[string]bool, len(new.Children))
-	for _, n := range new.Children {
-		has[n.String()] = true
-	}
-	for _, o := range had {
-		if o.Kind != Nil && !has[o.String()] {
-			return false
-		}
-	}
-	return true
+	// a is within b's left side, and what b excludes is nothing, or excluded by a.
+	without := b.Children[1]
+	return w.covers(a, b.Children[0]) && (without.Kind == Nil || a.Kind == Exclusion && w.covers(without, a.Children[1]))
 }
 
 // excludedNames gives the names of the relations and permissions on which the

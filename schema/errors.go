@@ -216,13 +216,13 @@ func quote(s string) string {
 	return "`" + s + "`"
 }
 
-// nearest returns the candidate that is likely meant by a misspelt name, or "".
+// Nearest returns the candidate that is likely meant by a misspelt name, or "".
 // It gives up on more candidates than a person could have meant.
-func nearest(name string, candidates []string) string {
+func Nearest(name string, candidates []string) string {
 	if len(candidates) > 1000 || len(name) > 64 {
 		return ""
 	}
-	best, distance := "", 1+len(name)/3
+	best, distance := "", max(1, len(name)/3)
 	for _, c := range candidates {
 		if d := editDistance(name, c, distance); d < distance || (d == distance && best == "") {
 			best, distance = c, d
@@ -231,25 +231,29 @@ func nearest(name string, candidates []string) string {
 	return best
 }
 
-// editDistance is Levenshtein's, or any number above limit when it exceeds it.
+// editDistance counts the letters to add, leave out, replace, or swap with their
+// neighbour that lead from a to b; it is any number above limit when it exceeds
+// that.
 func editDistance(a, b string, limit int) int {
 	if len(a)-len(b) > limit || len(b)-len(a) > limit {
 		return limit + 1
 	}
-	row := make([]int, len(b)+1)
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
+		before, last, row = last, row, before
 		row[0] = i
 		for j := 1; j <= len(b); j++ {
-			cost := diagonal
+			replaced := last[j-1]
 			if a[i-1] != b[j-1] {
-				cost++
+				replaced++
 			}
-			diagonal = row[j]
-			row[j] = min(cost, row[j]+1, row[j-1]+1)
+			row[j] = min(replaced, last[j]+1, row[j-1]+1)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
 		}
 	}
 	return row[len(b)]
@@ -257,7 +261,7 @@ func editDistance(a, b string, limit int) int {
 
 // didYouMean gives a hint for a misspelt name, or the other hint.
 func didYouMean(name string, candidates []string, otherwise string) string {
-	if n := nearest(name, candidates); n != "" {
+	if n := Nearest(name, candidates); n != "" {
 		return "did you mean " + quote(n) + "?"
 	}
 	return otherwise

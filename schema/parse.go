@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,6 +29,26 @@ type Options struct {
 	// Open returns the text of an imported file. path is slash-separated and
 	// lies in the folder of the root source. Nil refuses imports.
 	Open func(path string) (string, error)
+	// Context, if not nil, ends the work early with its error.
+	Context context.Context
+	// Stored compiles a schema that was accepted before: the bounds on how much
+	// it may hold, which may have been others then, do not count.
+	Stored bool
+}
+
+// Bounds of what a schema may hold, besides its bytes: a caveat takes about a
+// millisecond to compile, and an operand 100 bytes.
+const (
+	MaxCaveats  = 1000
+	MaxOperands = 300_000 // in all expressions of permissions
+)
+
+// stopped is the error of a context that has ended.
+func (o Options) stopped() error {
+	if o.Context == nil {
+		return nil
+	}
+	return o.Context.Err()
 }
 
 func (o Options) maxBytes() int {

@@ -1,6 +1,8 @@
 package schema
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -189,6 +191,9 @@ func TestHostileSchemasEndInAnErrorOrAPlanWithinSeconds(t *testing.T) {
 			fmt.Fprintf(b, "permission p%d: a = p%d ", i+1, i)
 		}) + "}", "too complex"},
 		{"only errors", "definition a { " + strings.Repeat("relation x: b ", 50_000) + "}", "declared twice"},
+		{"1,001 caveats", repeat(1001, func(b *strings.Builder, i int) { fmt.Fprintf(b, "caveat c%d(x int) { x == %d }\n", i, i) }) + "definition a {}", "may have 1000"},
+		{"30,000 caveats", repeat(30_000, func(b *strings.Builder, i int) { fmt.Fprintf(b, "caveat c%d(x int) { x == %d }\n", i, i) }) + "definition a {}", "may have 1000"},
+		{"two million operands", "definition a { relation r: a permission p = r" + strings.Repeat("+r", 2_000_000) + "}", "more than 300000 operands"},
 		{"mixed operators at every depth", "definition a { relation r: a permission p = " + strings.Repeat("r + r & (", 199) + "r" +
 			strings.Repeat(")", 199) + strings.Repeat(" & r + r", 100_000) + "}", ""},
 	} {
@@ -205,6 +210,31 @@ func TestHostileSchemasEndInAnErrorOrAPlanWithinSeconds(t *testing.T) {
 				t.Errorf("error %.300v does not say %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestACompileThatNobodyWaitsForEnds with the error of its context.
+func TestACompileThatNobodyWaitsForEnds(t *testing.T) {
+	var b strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&b, "caveat c%d(x int) { x == %d }\n", i, i)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := Compile(Source{Text: b.String()}, nil, Options{Context: ctx}); !errors.Is(err, context.Canceled) {
+		t.Errorf("it ends with %v", err)
+	}
+	if _, _, err := Compile(Source{Text: b.String() + "caveat more(x int) { x == 1 }"}, nil, Options{Stored: true}); err != nil {
+		t.Errorf("a schema that was accepted before: %v", err)
+	}
+}
+
+func TestTheNameThatIsMeantIsFound(t *testing.T) {
+	names := []string{"viewer", "editor", "owner", "parent"}
+	for text, want := range map[string]string{"veiwer": "viewer", "eidtor": "editor", "viewers": "viewer", "wner": "owner", "paernt": "parent", "x": "", "folder": ""} {
+		if got := Nearest(text, names); got != want {
+			t.Errorf("%q is taken for %q, not %q", text, got, want)
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ func (s *authzedSchemas) DiffSchema(ctx context.Context, r *authzedv1.DiffSchema
 	if n := len(r.ComparisonSchema); n > s.limits.SchemaBytes {
 		return nil, datastore.OverLimit("max-schema-bytes", s.limits.SchemaBytes, fmt.Sprintf("schema of %d bytes", n), "split it into stores, or raise the limit")
 	}
-	compared, _, err := schema.Compile(schema.Source{Name: "schema", Text: r.ComparisonSchema}, nil, schema.Options{MaxBytes: s.limits.SchemaBytes})
+	compared, _, err := schema.Compile(schema.Source{Name: "schema", Text: r.ComparisonSchema}, nil, schema.Options{MaxBytes: s.limits.SchemaBytes, Context: ctx})
 	if err != nil {
 		return nil, schemaFailed(err, r.ComparisonSchema)
 	}

@@ -128,7 +128,7 @@ func (s *schemas) DiffSchema(ctx context.Context, r *pembav1.DiffSchemaRequest) 
 	if len(r.Text) > s.limits.SchemaBytes {
 		return nil, datastore.OverLimit("max-schema-bytes", s.limits.SchemaBytes, fmt.Sprintf("schema of %d bytes", len(r.Text)), "split it into stores, or raise the limit")
 	}
-	compiled, warned, err := schema.Compile(schema.Source{Name: "schema", Text: r.Text}, nil, schema.Options{MaxBytes: s.limits.SchemaBytes})
+	compiled, warned, err := schema.Compile(schema.Source{Name: "schema", Text: r.Text}, nil, schema.Options{MaxBytes: s.limits.SchemaBytes, Context: ctx})
 	if err != nil {
 		return nil, err
 	}

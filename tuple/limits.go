@@ -85,8 +85,9 @@ func checkPath(what, name string) error {
 }
 
 // CheckID returns nil if id is a legal object id: 1 to [MaxID] bytes of
-// printable UTF-8 without white space, `#`, `[`, `]`, `"` or `\`. The wildcard
-// is not an id.
+// printable UTF-8 without white space, `#`, `[`, `]`, `"` or `\`. Ids are compared
+// byte by byte and never normalised: who writes letters with accents does well to
+// send them in form NFC (Unicode Standard Annex #15). The wildcard is not an id.
 func CheckID(id string) error {
 	if id == Wildcard {
 		return invalid("id", id, "the wildcard stands for every object and is allowed only as a subject")
@@ -125,12 +126,29 @@ func checkIDBytes(what, id string) error {
 		if r == utf8.RuneError && n == 1 {
 			return invalid(what, id, "is not valid UTF-8 at byte %d", i)
 		}
-		if !unicode.IsPrint(r) {
-			return invalid(what, id, "holds the unprintable character %U at byte %d", r, i)
+		if !unicode.IsPrint(r) || unicode.Is(unseen, r) {
+			return invalid(what, id, "holds the character %U at byte %d, which cannot be seen; leave it out, or encode it", r, i)
 		}
 		i += n
 	}
 	return nil
+}
+
+// unseen are the letters and marks that show nothing, by which two ids would look
+// the same: the fillers of Hangul, the blank of Braille, and what Unicode lists as
+// Default_Ignorable_Code_Point among the printable ones (DerivedCoreProperties).
+var unseen = &unicode.RangeTable{
+	R16: []unicode.Range16{
+		{Lo: 0x034f, Hi: 0x034f, Stride: 1}, // combining grapheme joiner
+		{Lo: 0x115f, Hi: 0x1160, Stride: 1},
+		{Lo: 0x17b4, Hi: 0x17b5, Stride: 1}, // inherent vowels of Khmer
+		{Lo: 0x180b, Hi: 0x180f, Stride: 1}, // variation selectors of Mongolian
+		{Lo: 0x2800, Hi: 0x2800, Stride: 1},
+		{Lo: 0x3164, Hi: 0x3164, Stride: 1},
+		{Lo: 0xfe00, Hi: 0xfe0e, Stride: 1}, // variation selectors, but the one of emoji
+		{Lo: 0xffa0, Hi: 0xffa0, Stride: 1},
+	},
+	R32: []unicode.Range32{{Lo: 0xe0100, Hi: 0xe01ef, Stride: 1}},
 }
 
 // Check returns nil if o is a legal object.

@@ -71,7 +71,10 @@ func TestParseSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		strings.Repeat("t", 129) + ":1#v@user:a":              "more than 128",
 		"document:" + strings.Repeat("i", 1025) + "#v@user:a": "more than 1024",
 		"document:1#viewer@user:\xff":                         "not valid UTF-8",
-		"document:1#viewer@user:a\u200b":                      "unprintable",
+		"document:1#viewer@user:a\u200b":                      "cannot be seen",
+		"document:1#viewer@user:a\u3164":                      "cannot be seen", // a filler of Hangul
+		"document:\u2800#viewer@user:a":                       "cannot be seen", // a blank of Braille
+		"document:1#viewer@user:a\ufe01":                      "cannot be seen", // a variation selector
 		"d:1#v@u:1[c:" + strings.Repeat(`{"a":`, 100) + "1" + strings.Repeat("}", 100) + "]": "nests deeper",
 		"d:1#v@u:1[expiration:2027-01-01T00:00:00Z][expiration:2027-01-01T00:00:00Z]":        "two expirations",
 	} {

@@ -407,15 +407,13 @@ func (j *judgement) applySchema(u *datastore.SchemaUpdate) error {
 		return datastore.With(fmt.Errorf("%w: expected %x, in force is %x; read it again with `pemba schema show`", datastore.ErrHashMismatch, *u.Expected, before),
 			"expected", hex.EncodeToString(u.Expected[:]), "hash", hex.EncodeToString(before[:]))
 	}
-	if len(u.Text) > j.keeper.opts.MaxSchemaBytes {
-		return datastore.OverLimit("max-schema-bytes", j.keeper.opts.MaxSchemaBytes, fmt.Sprintf("schema of %d bytes", len(u.Text)), "split it into stores, or raise the limit")
-	}
-	names := j.state.names.Clone()
-	compiled, warnings, err := schema.Compile(schema.Source{Name: "schema", Text: u.Text}, names, schema.Options{MaxBytes: j.keeper.opts.MaxSchemaBytes})
+	// As a rule this was done by checkSchema, over the same names.
+	done, err := compile(u.Text, j.state.names, schema.Options{MaxBytes: j.keeper.opts.MaxSchemaBytes})
 	if err != nil {
 		return fmt.Errorf("%w: %w", datastore.ErrInvalid, err)
 	}
-	j.warnings = warnings
+	compiled, names := done.schema, done.names
+	j.warnings = done.warnings
 	j.schema = &datastore.SchemaOutcome{Hash: compiled.Hash, Changed: true, Before: j.state.schema, After: compiled}
 	if j.state.text != nil && j.state.text.Text == compiled.Text {
 		j.nothing, j.schema.Changed = true, false

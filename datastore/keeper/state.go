@@ -288,11 +288,11 @@ func (s *state) applySchema(t *datastore.SchemaText) error {
 			return err
 		}
 	}
-	compiled, _, err := schema.Compile(schema.Source{Name: "schema", Text: t.Text}, names, schema.Options{MaxBytes: max(len(t.Text), 1)})
+	c, err := compile(t.Text, names, schema.Options{MaxBytes: max(len(t.Text), 1), Stored: true})
 	if err != nil {
 		return fmt.Errorf("%w: the stored schema does not compile: %w", datastore.ErrCorrupt, err)
 	}
-	s.schema, s.text, s.names = compiled, t, names
+	s.schema, s.text, s.names = c.schema, t, c.names
 	s.nesting, s.containers = new(datastore.Memo), new(datastore.Memo)
 	return nil
 }

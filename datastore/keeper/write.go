@@ -36,6 +36,11 @@ func (k *Keeper) Write(ctx context.Context, id datastore.StoreID, r datastore.Re
 	if err := k.checkRequest(id, &r); err != nil {
 		return datastore.Outcome{}, err
 	}
+	if r.Schema != nil {
+		if err := k.checkSchema(ctx, id, r.Schema); err != nil {
+			return datastore.Outcome{}, err
+		}
+	}
 	s, err := k.open(id)
 	if err != nil {
 		return datastore.Outcome{}, err

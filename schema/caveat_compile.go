@@ -126,7 +126,9 @@ func planProgram(checked *cel.Ast, loops bool, limit uint64) (cel.Program, error
 			cel.EvalOptions(eval, cel.OptPartialEval, cel.OptTrackCost),
 			cel.CostTracking(callCosts{}),
 			cel.CostLimit(limit),
-			cel.CustomDecoratorV2(func(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error) { return boundMatch(i, limit), nil }),
+			cel.CustomDecoratorV2(func(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error) {
+				return boundMatch(i, limit), nil
+			}),
 		}
 		if loops {
 			o = append(o, cel.InterruptCheckFrequency(interruptEvery), cel.EvalOptions(eval, cel.OptPartialEval,

@@ -53,7 +53,7 @@ func (s *Server) authzedList(ctx context.Context, l authzedListing, send func(li
 	if err != nil {
 		return err
 	}
-	level, q := authzedConsistency(l.consistency), rowQuery(f)
+	level, q := authzedConsistency(l.consistency), datastore.QueryFor(f)
 	at := cursor{time: tuple.Micros(time.Now()), question: question(l.kind, st.ID, l.filter)}
 	if l.cursor != nil {
 		if at, err = parseCursor(l.cursor.Token, at.question); err != nil {

@@ -126,7 +126,7 @@ func FuzzFilter(f *testing.F) {
 			}
 			return
 		}
-		start, _ := rowQuery(got).Bounds()
+		start, _ := datastore.QueryFor(got).Bounds()
 		if start.Object.Type != "" && start.Object.Type != typ {
 			t.Fatalf("%v begins at %v", p, start)
 		}

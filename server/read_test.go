@@ -78,10 +78,9 @@ func TestEveryFilterSelectsWhatItSays(t *testing.T) {
 			func(r string) bool { return strings.HasPrefix(r, "group:") && !strings.HasSuffix(r, "#member") }},
 		"dots for none": {&pembav1.RelationshipFilter{ResourceType: "group", Subject: &pembav1.SubjectFilter{Relation: str("...")}},
 			func(r string) bool { return strings.HasPrefix(r, "group:") && !strings.HasSuffix(r, "#member") }},
-		"caveat":          {&pembav1.RelationshipFilter{Caveat: "at"}, func(r string) bool { return strings.HasSuffix(r, "cyd") }},
-		"expiring":        {&pembav1.RelationshipFilter{Expires: &yes}, func(r string) bool { return strings.HasSuffix(r, "dee") }},
-		"not expiring":    {&pembav1.RelationshipFilter{Expires: &no}, func(r string) bool { return !strings.HasSuffix(r, "dee") }},
-		"an unknown type": {&pembav1.RelationshipFilter{ResourceType: "planet"}, func(string) bool { return false }},
+		"caveat":       {&pembav1.RelationshipFilter{Caveat: "at"}, func(r string) bool { return strings.HasSuffix(r, "cyd") }},
+		"expiring":     {&pembav1.RelationshipFilter{Expires: &yes}, func(r string) bool { return strings.HasSuffix(r, "dee") }},
+		"not expiring": {&pembav1.RelationshipFilter{Expires: &no}, func(r string) bool { return !strings.HasSuffix(r, "dee") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var want []string
@@ -206,5 +205,49 @@ func TestACursorOfAnotherQuestionIsRefused(t *testing.T) {
 	}
 	if _, err := all(n.relationships.ExportRelationships(t.Context(), &pembav1.ExportRelationshipsRequest{Cursor: cursor})); err != nil {
 		t.Errorf("an export that goes on where a read of the same ended: %v", err)
+	}
+}
+
+// TestAFilterThatNamesWhatTheSchemaLacksIsRefused, with the name that is meant,
+// rather than finding nothing.
+func TestAFilterThatNamesWhatTheSchemaLacksIsRefused(t *testing.T) {
+	n := documents(t, richSchema)
+	n.write(t, richRows...)
+	str := func(s string) *string { return &s }
+	for _, c := range []struct {
+		filter *pembav1.RelationshipFilter
+		reason string
+		says   string
+	}{
+		{&pembav1.RelationshipFilter{ResourceType: "docment"}, "UNKNOWN_TYPE", `did you mean "document"?`},
+		{&pembav1.RelationshipFilter{Subject: &pembav1.SubjectFilter{Type: "usr"}}, "UNKNOWN_TYPE", `did you mean "user"?`},
+		{&pembav1.RelationshipFilter{ResourceType: "document", Relation: "veiwer"}, "UNKNOWN_RELATION", `did you mean "viewer"?`},
+		{&pembav1.RelationshipFilter{ResourceType: "folder", Relation: "owner"}, "UNKNOWN_RELATION", "folder has no relation"},
+		{&pembav1.RelationshipFilter{Relation: "veiwer"}, "UNKNOWN_RELATION", `did you mean "viewer"?`},
+		{&pembav1.RelationshipFilter{Relation: "view"}, "PERMISSION_NOT_WRITABLE", "computed"},
+		{&pembav1.RelationshipFilter{Subject: &pembav1.SubjectFilter{Type: "group", Relation: str("membre")}}, "UNKNOWN_RELATION", `did you mean "member"?`},
+		{&pembav1.RelationshipFilter{Caveat: "att"}, "UNKNOWN_CAVEAT", `did you mean "at"?`},
+	} {
+		_, err := all(n.relationships.ReadRelationships(t.Context(), &pembav1.ReadRelationshipsRequest{Filter: c.filter}))
+		expect(t, "read", err, codes.FailedPrecondition, c.reason)
+		if !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v does not say %s", err, c.says)
+		}
+		_, err = all(n.relationships.ExportRelationships(t.Context(), &pembav1.ExportRelationshipsRequest{Filter: c.filter}))
+		expect(t, "export", err, codes.FailedPrecondition, c.reason)
+		_, err = all(n.relationships.DeleteRelationships(t.Context(), &pembav1.DeleteRelationshipsRequest{Filter: c.filter}))
+		expect(t, "delete", err, codes.FailedPrecondition, c.reason)
+		_, err = n.relationships.WriteRelationships(t.Context(), &pembav1.WriteRelationshipsRequest{
+			Operations:    []*pembav1.WriteOperation{create(relationship("group", "x", "member", "user", "y"))},
+			Preconditions: []*pembav1.Precondition{{Condition: &pembav1.Precondition_MustNotMatch{MustNotMatch: c.filter}}},
+		})
+		expect(t, "precondition", err, codes.FailedPrecondition, c.reason)
+	}
+	for _, f := range []*pembav1.RelationshipFilter{
+		{Subject: &pembav1.SubjectFilter{Type: "document", Relation: str("view")}}, {Subject: &pembav1.SubjectFilter{Type: "user", Relation: str("")}}, {Caveat: "at"},
+	} {
+		if _, err := all(n.relationships.ReadRelationships(t.Context(), &pembav1.ReadRelationshipsRequest{Filter: f})); err != nil {
+			t.Errorf("%v: %v", f, err)
+		}
 	}
 }

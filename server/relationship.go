@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc"
@@ -44,6 +45,9 @@ func (s *relationships) WriteRelationships(ctx context.Context, r *pembav1.Write
 	if err != nil {
 		return nil, err
 	}
+	if err := s.filtersKnown(ctx, st.ID, nil, req.Preconditions); err != nil {
+		return nil, err
+	}
 	o, err := s.ds.Write(ctx, st.ID, req)
 	if err != nil {
 		return nil, err
@@ -52,6 +56,35 @@ func (s *relationships) WriteRelationships(ctx context.Context, r *pembav1.Write
 		Zookie: o.Zookie, Revision: uint64(o.Revision), RequestId: req.ID,
 		Created: uint32(o.Created), Replaced: uint32(o.Touched), Deleted: uint32(o.Deleted), Repeated: o.Repeated,
 	}, nil
+}
+
+// filtersKnown refuses filters that name what the schema lacks: see
+// [datastore.CheckFilter]. What a recent schema lacks is looked up in the newest.
+func (s *Server) filtersKnown(ctx context.Context, store datastore.StoreID, f *tuple.Filter, conditions []datastore.Precondition) error {
+	if f == nil && len(conditions) == 0 {
+		return nil
+	}
+	var err error
+	for _, level := range []datastore.Level{datastore.MinimizeLatency, datastore.FullyConsistent} {
+		snapshot, failed := s.ds.At(ctx, store, datastore.Consistency{Level: level})
+		if failed != nil {
+			return failed
+		}
+		err = nil
+		if f != nil {
+			err = datastore.CheckFilter(snapshot.Schema(), *f)
+		}
+		for i, c := range conditions {
+			if known := datastore.CheckFilter(snapshot.Schema(), c.Filter); err == nil && known != nil {
+				err = datastore.With(fmt.Errorf("preconditions[%d]: %w", i, known), "precondition", strconv.Itoa(i))
+			}
+		}
+		snapshot.Close()
+		if err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // requestID is the caller's request id, or a new one, so that the answer can name it.
@@ -109,11 +142,6 @@ func (s *relationships) set(p *pembav1.SetSubjects, field string) (out datastore
 	return out, nil
 }
 
-// rowQuery chooses the order in which a filter's rows can be found.
-func rowQuery(f tuple.Filter) datastore.RowQuery {
-	return datastore.RowQuery{Filter: f, BySubject: f.ObjectID == "" && f.Subject.Type != "" && (f.ObjectType == "" || f.Subject.ID != "")}
-}
-
 // listing is a list of relationships: which, at which revision, and from where.
 type listing struct {
 	store       string
@@ -140,7 +168,7 @@ func (s *Server) list(ctx context.Context, l listing, send send) error {
 	if err != nil {
 		return err
 	}
-	q, at := rowQuery(f), cursor{time: tuple.Micros(time.Now()), question: question("relationships", st.ID, l.filter)}
+	q, at := datastore.QueryFor(f), cursor{time: tuple.Micros(time.Now()), question: question("relationships", st.ID, l.filter)}
 	if l.cursor != "" {
 		if at, err = parseCursor(l.cursor, at.question); err != nil {
 			return err
@@ -156,6 +184,9 @@ func (s *Server) list(ctx context.Context, l listing, send send) error {
 		return err
 	}
 	defer snapshot.Close()
+	if err := datastore.CheckFilter(snapshot.Schema(), f); err != nil {
+		return err
+	}
 	at.zookie = snapshot.Zookie()
 	for left := l.limit; ; {
 		q.Limit = page

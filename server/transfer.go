@@ -43,6 +43,9 @@ func (s *relationships) DeleteRelationships(r *pembav1.DeleteRelationshipsReques
 	if err != nil {
 		return err
 	}
+	if err := s.filtersKnown(ctx, st.ID, &f, conditions); err != nil {
+		return err
+	}
 	progress := &pembav1.DeleteRelationshipsResponse{RequestId: requestID(r.RequestId)}
 	for n := 1; ; n++ {
 		req := datastore.Request{ID: nthID(progress.RequestId, n), Actor: callerOf(ctx).name, Reason: r.Reason, DeleteWhere: &f, DeleteLimit: page}
@@ -77,7 +80,7 @@ func (s *Server) nothingLeft(ctx context.Context, store datastore.StoreID, f tup
 		return false, err
 	}
 	defer snapshot.Close()
-	q := rowQuery(f)
+	q := datastore.QueryFor(f)
 	q.Limit = 1
 	none := true
 	err = snapshot.Rows(ctx, q, snapshot.Head().Time, func(datastore.Row) bool {

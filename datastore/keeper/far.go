@@ -100,8 +100,7 @@ func (f *far) find(k tuple.Key) (tuple.Relationship, bool) {
 }
 
 func (f *far) match(filter tuple.Filter, each func(tuple.Relationship) bool) {
-	s := filter.Subject
-	q := datastore.RowQuery{Filter: filter, BySubject: filter.ObjectID == "" && s.Type != "" && (filter.ObjectType == "" || s.ID != "")}
+	q := datastore.QueryFor(filter)
 	more := true
 	f.fail(f.log.Rows(f.ctx, f.store, f.at, q, func(row datastore.Row) bool {
 		if _, changed := f.changed[row.Key]; !changed {

@@ -123,6 +123,7 @@ func (l *Log) transact(batch []*commit) error {
 		l.stuck = true
 		return l.fail(err)
 	}
+	transaction := uint64(tx.ID())
 	if err := l.guarded(tx.Commit); err != nil {
 		l.stuck = errors.Is(err, datastore.ErrCorrupt)
 		if diskFull(err) {
@@ -130,6 +131,7 @@ func (l *Log) transact(batch []*commit) error {
 		}
 		return l.fail(err)
 	}
+	l.note(transaction)
 	return nil
 }
 

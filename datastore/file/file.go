@@ -56,7 +56,8 @@ type Options struct {
 type Log struct {
 	path    string
 	db      *bbolt.DB
-	file    *os.File // bbolt's
+	file    *os.File                                  // bbolt's
+	writeAt func(b []byte, offset int64) (int, error) // of file, for notes
 	options Options
 
 	mu     sync.Mutex
@@ -93,6 +94,10 @@ func Open(path string, o Options) (_ *Log, err error) {
 		return err
 	}); err != nil {
 		return nil, explain(path, err)
+	}
+	l.writeAt = l.file.WriteAt
+	if err := l.guarded(l.checkMetas); err != nil {
+		return nil, err
 	}
 	if err := l.prepare(errors.Is(missing, fs.ErrNotExist)); err != nil {
 		return nil, err

@@ -267,12 +267,22 @@ type distant struct {
 	datastore.ManyReader
 }
 
+// near is a Log of this process alone, kept open, with all that it can do.
+type near struct {
+	keptOpen
+	datastore.HeadsReader
+	datastore.ManyReader
+}
+
 func shared(log datastore.Log) datastore.Log {
 	hints, ok := log.(datastore.Hinter)
 	heads, ok2 := log.(datastore.HeadsReader)
 	many, ok3 := log.(datastore.ManyReader)
-	if ok && ok2 && ok3 {
+	switch {
+	case ok && ok2 && ok3:
 		return distant{keptOpen{log}, hints, heads, many}
+	case ok2 && ok3:
+		return near{keptOpen{log}, heads, many}
 	}
 	return keptOpen{log}
 }

@@ -95,6 +95,8 @@ func holdsWhatTheModelHolds(t *testing.T, log datastore.Log) {
 			"collect":       func(t *rapid.T) { collect(t, log, store, m) },
 			"trim":          func(t *rapid.T) { trim(t, log, store, m) },
 			"read rows":     func(t *rapid.T) { readRows(t, log, store, m) },
+			"read at once":  func(t *rapid.T) { readManyRows(t, log, store, m) },
+			"read heads":    func(t *rapid.T) { readHeads(t, log, store, m) },
 			"read a schema": func(t *rapid.T) { readSchema(t, log, store, m) },
 			"read history":  func(t *rapid.T) { readHistory(t, log, store, m) },
 			"find requests": func(t *rapid.T) { findRequests(t, log, store, m) },
@@ -174,120 +176,6 @@ func trim(t *rapid.T, log datastore.Log, store datastore.StoreID, m *model) {
 		t.Fatal(err)
 	}
 	m.trim(upTo)
-}
-
-func readRows(t *rapid.T, log datastore.Log, store datastore.StoreID, m *model) {
-	at := datastore.Revision(rapid.Uint64Range(0, uint64(m.head.Revision)+1).Draw(t, "revision"))
-	q := m.genQuery(t)
-	got, err := rows(log, store, at, q)
-	switch {
-	case at > m.head.Revision:
-		if !errors.Is(err, datastore.ErrAhead) {
-			t.Fatalf("revision %d, head %d: %v", at, m.head.Revision, err)
-		}
-	case at < m.head.Floor:
-		if !errors.Is(err, datastore.ErrCompacted) {
-			t.Fatalf("revision %d, floor %d: %v", at, m.head.Floor, err)
-		}
-	case err != nil:
-		t.Fatal(err)
-	default:
-		if want := m.at(at, q); render(got) != render(want) {
-			t.Fatalf("at %d, %+v:\n%swant\n%s", at, q, render(got), render(want))
-		}
-	}
-}
-
-func readSchema(t *rapid.T, log datastore.Log, store datastore.StoreID, m *model) {
-	names, err := log.Names(bg, store)
-	if err != nil || !slices.Equal(names, m.names) {
-		t.Fatalf("names %q, %v; want %q", names, err, m.names)
-	}
-	at := datastore.Revision(rapid.Uint64Range(uint64(m.head.Floor), uint64(m.head.Revision)).Draw(t, "revision"))
-	got, err := log.Schema(bg, store, at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := m.schemaAt(at)
-	if (got == nil) != (want == nil) {
-		t.Fatalf("schema at %d: %+v, want %+v", at, got, want)
-	}
-	if got != nil && (got.Text != want.Text || got.Hash != want.Hash || got.PreviousHash != want.PreviousHash || !slices.Equal(got.Names, want.Names)) {
-		t.Fatalf("schema at %d: %+v, want %+v", at, got, want)
-	}
-	if _, err := log.Schema(bg, store, m.head.Revision+1); !errors.Is(err, datastore.ErrAhead) {
-		t.Fatalf("the schema beyond the head: %v", err)
-	}
-}
-
-func readHistory(t *rapid.T, log datastore.Log, store datastore.StoreID, m *model) {
-	from := datastore.Revision(rapid.Uint64Range(0, uint64(m.head.Revision)+1).Draw(t, "from"))
-	limit := rapid.IntRange(1, 5).Draw(t, "limit")
-	head, entries, err := log.After(bg, store, from, limit)
-	switch {
-	case from > m.head.Revision:
-		if !errors.Is(err, datastore.ErrAhead) {
-			t.Fatalf("after %d, head %d: %v", from, m.head.Revision, err)
-		}
-		return
-	case from < m.anchor.Revision:
-		if !errors.Is(err, datastore.ErrCompacted) {
-			t.Fatalf("after %d, anchor %d: %v", from, m.anchor.Revision, err)
-		}
-		return
-	case err != nil || head != m.head:
-		t.Fatalf("after %d: head %+v, %v; want %+v", from, head, err, m.head)
-	}
-	want := m.entries[from:]
-	if diff := sameEntries(entries, want[:min(limit, len(want))]); diff != "" {
-		t.Fatalf("after %d: %s", from, diff)
-	}
-	for _, e := range entries {
-		previous := m.anchor.Hash
-		if e.Revision > m.anchor.Revision+1 {
-			previous = m.entries[e.Revision-2].Hash
-		}
-		if err := datastore.VerifyLink(previous, e); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func findRequests(t *rapid.T, log datastore.Log, store datastore.StoreID, m *model) {
-	_, err := log.Update(bg, store, m.head, func(tail datastore.Tail) ([]datastore.Entry, error) {
-		for _, e := range m.entries {
-			if e.RequestID == "" {
-				continue
-			}
-			got, found, err := tail.Request(e.RequestID)
-			if err != nil || found != (e.Revision > m.anchor.Revision) {
-				t.Fatalf("request %q of change %d, anchor %d: found %v, %v", e.RequestID, e.Revision, m.anchor.Revision, found, err)
-			}
-			if found {
-				if diff := sameEntries([]datastore.Entry{got}, []datastore.Entry{e}); diff != "" {
-					t.Fatal(diff)
-				}
-			}
-		}
-		for _, id := range []string{"", "never seen"} {
-			if _, found, err := tail.Request(id); found || err != nil {
-				t.Fatalf("request %q: %v, %v", id, found, err)
-			}
-		}
-		return nil, nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func checkHead(t *rapid.T, log datastore.Log, store datastore.StoreID, m *model) {
-	if head, err := log.Head(bg, store); err != nil || head != m.head {
-		t.Fatalf("head %+v, %v; want %+v", head, err, m.head)
-	}
-	if anchor, err := log.Anchor(bg, store); err != nil || anchor != m.anchor {
-		t.Fatalf("anchor %+v, %v; want %+v", anchor, err, m.anchor)
-	}
 }
 
 func judgeRefuses(t *testing.T, log datastore.Log) {
@@ -546,52 +434,4 @@ func longestNames(t *testing.T, log datastore.Log) {
 			t.Errorf("%d rows, %v", len(got), err)
 		}
 	}
-}
-
-// Dump gives all that a store of a Log holds as text: head, anchor, every entry,
-// and the rows at every revision that can be read.
-func Dump(log datastore.Log, store datastore.StoreID) (string, error) {
-	head, err := log.Head(bg, store)
-	if err != nil {
-		return "", err
-	}
-	anchor, err := log.Anchor(bg, store)
-	if err != nil {
-		return "", err
-	}
-	names, err := log.Names(bg, store)
-	if err != nil {
-		return "", err
-	}
-	text := fmt.Sprintf("head %+v\nanchor %+v\nnames %q\n", head, anchor, names)
-	_, entries, err := log.After(bg, store, anchor.Revision, int(head.Revision))
-	if err != nil {
-		return "", err
-	}
-	for _, e := range entries {
-		text += fmt.Sprintf("%d %q %x %x %x\n", e.Revision, e.RequestID, e.Header, e.Payload, e.Hash)
-	}
-	for at := head.Floor; at <= head.Revision; at++ {
-		for _, bySubject := range []bool{false, true} {
-			found, err := rows(log, store, at, datastore.RowQuery{BySubject: bySubject})
-			if err != nil {
-				return "", err
-			}
-			text += fmt.Sprintf("rows at %d, by subject %v:\n%s", at, bySubject, render(found))
-		}
-	}
-	return text, nil
-}
-
-// Fill commits n changes to a new store of the Log, and returns it.
-func Fill(t *testing.T, log datastore.Log, n int) datastore.StoreID {
-	t.Helper()
-	store, m := line(t, log)
-	rapid.Custom(func(t *rapid.T) int {
-		for range n {
-			change(t, log, store, m)
-		}
-		return 0
-	}).Example(n)
-	return store
 }

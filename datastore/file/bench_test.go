@@ -82,3 +82,42 @@ func BenchmarkStart(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+// BenchmarkDirectReads reads the edges of many objects at once from a store that
+// is not in memory, as a check does a level at a time.
+func BenchmarkDirectReads(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "pemba.db")
+	fill(b, path)
+	log, err := file.Open(path, file.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	k, err := keeper.Open(log, keeper.Options{ResidentMaxRelationships: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer k.Close()
+	for _, width := range []int{1, 4, 16, 64} {
+		b.Run(fmt.Sprint("queries=", width), func(b *testing.B) {
+			read := 0
+			for n := 0; b.Loop(); n++ {
+				s, err := k.At(bg, datastore.Default, datastore.Consistency{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				viewer, _ := s.Names().ID("viewer")
+				queries := make([]datastore.Query, width)
+				for i := range queries {
+					id, _ := s.ID(tuple.Object{Type: "document", ID: fmt.Sprintf("document-%011d", (n*width+i)*104729%(*size/3))})
+					queries[i] = datastore.Query{Object: id, Relation: viewer}
+				}
+				if err := s.Read(bg, queries, func(int, datastore.Edge) bool { read++; return true }); err != nil {
+					b.Fatal(err)
+				}
+				s.Close()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*width), "ns/query")
+			b.ReportMetric(float64(read)/float64(b.N*width), "edges/query")
+		})
+	}
+}

@@ -69,7 +69,11 @@ type Log struct {
 	queue commitQueue
 }
 
-var _ datastore.Log = (*Log)(nil)
+var (
+	_ datastore.Log         = (*Log)(nil)
+	_ datastore.ManyReader  = (*Log)(nil)
+	_ datastore.HeadsReader = (*Log)(nil)
+)
 
 // Open opens the file at path, and makes it, readable by its owner only, if it
 // does not exist. Errors wrap [ErrInUse], [ErrNotPemba] or

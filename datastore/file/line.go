@@ -244,6 +244,27 @@ func (l *Log) Head(ctx context.Context, store datastore.StoreID) (head datastore
 	return head, err
 }
 
+// Heads implements [datastore.HeadsReader].
+func (l *Log) Heads(ctx context.Context, stores []datastore.StoreID) (heads map[datastore.StoreID]datastore.Head, err error) {
+	err = l.view(ctx, func(tx *bbolt.Tx) error {
+		heads = make(map[datastore.StoreID]datastore.Head, len(stores))
+		for _, store := range stores {
+			n, err := lineIn(tx, store)
+			if errors.Is(err, datastore.ErrNoStore) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if heads[store], err = n.head(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return heads, err
+}
+
 // in reads a store in one transaction.
 func (l *Log) in(ctx context.Context, store datastore.StoreID, f func(line) error) error {
 	return l.view(ctx, func(tx *bbolt.Tx) error {

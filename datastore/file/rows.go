@@ -151,14 +151,16 @@ type scan struct {
 	q      datastore.RowQuery
 	prefix []byte
 	next   []byte // where to go on
+	size   int    // how many rows to gather next
+	given  int    // rows that f was called for
+	seen   int    // rows that the last part looked at
 	done   bool
 	found  []datastore.Row
 }
 
-// Rows implements [datastore.Log]. It reads a part at a time, each in its own
-// transaction, and calls f outside of them: f may take as long as it likes.
-func (l *Log) Rows(ctx context.Context, store datastore.StoreID, at datastore.Revision, q datastore.RowQuery, f func(datastore.Row) bool) error {
-	s := &scan{store: store, at: at, q: q, prefix: prefix(q)}
+// newScan returns a scan that has not begun.
+func newScan(store datastore.StoreID, at datastore.Revision, q datastore.RowQuery) *scan {
+	s := &scan{store: store, at: at, q: q, prefix: prefix(q), size: firstRows}
 	s.next = s.prefix
 	if q.After != nil {
 		after := appendUint(appendKey(nil, *q.After, q.BySubject), ^uint64(0))
@@ -166,46 +168,90 @@ func (l *Log) Rows(ctx context.Context, store datastore.StoreID, at datastore.Re
 			s.next = after
 		}
 	}
-	given := 0
-	for size := firstRows; !s.done; size = min(2*size, mostRows) {
-		if q.Limit > 0 {
-			size = min(size, q.Limit-given)
-		}
-		s.found = s.found[:0]
-		if err := l.in(ctx, store, func(n line) error { return s.read(n, size) }); err != nil {
+	return s
+}
+
+// Rows implements [datastore.Log].
+func (l *Log) Rows(ctx context.Context, store datastore.StoreID, at datastore.Revision, q datastore.RowQuery, f func(datastore.Row) bool) error {
+	return l.Read(ctx, store, at, []datastore.RowQuery{q}, func(_ int, r datastore.Row) bool { return f(r) })
+}
+
+// Read implements [datastore.ManyReader]. It reads a part of what is left of the
+// queries at a time, each in its own transaction, and calls f outside of them: f
+// may take as long as it likes.
+func (l *Log) Read(ctx context.Context, store datastore.StoreID, at datastore.Revision, qs []datastore.RowQuery, f func(q int, r datastore.Row) bool) error {
+	scans := make([]*scan, len(qs))
+	for i, q := range qs {
+		scans[i] = newScan(store, at, q)
+	}
+	for first, left := true, len(scans); left > 0 || first; first = false {
+		if err := l.in(ctx, store, func(n line) error { return readScans(n, at, scans) }); err != nil {
 			return err
 		}
-		for _, r := range s.found {
-			given++
-			if !f(r) || given == q.Limit {
-				return nil
+		left = 0
+		for i, s := range scans {
+			for _, r := range s.found {
+				if s.given++; !f(i, r) || s.given == s.q.Limit {
+					s.done = true
+					break
+				}
+			}
+			if s.found = s.found[:0]; !s.done {
+				left++
 			}
 		}
 	}
 	return nil
 }
 
-// read gathers up to size rows from where the scan stands.
-func (s *scan) read(n line, size int) error {
+// readScans reads the next part of scans that are not done, up to as much as one
+// transaction may.
+func readScans(n line, at datastore.Revision, scans []*scan) error {
 	head, err := n.head()
 	if err != nil {
 		return err
 	}
-	if err := datastore.Readable(head, s.at); err != nil {
+	if err := datastore.Readable(head, at); err != nil {
 		return err
 	}
-	c := n.rows(s.q.BySubject).Cursor()
-	seen := 0
+	var cursors [2]*bbolt.Cursor
+	for read := 0; len(scans) > 0 && read < mostRows; scans = scans[1:] {
+		s := scans[0]
+		if s.done {
+			continue
+		}
+		c := &cursors[0]
+		if s.q.BySubject {
+			c = &cursors[1]
+		}
+		if *c == nil {
+			*c = n.rows(s.q.BySubject).Cursor()
+		}
+		if err := s.read(n, *c); err != nil {
+			return err
+		}
+		read += s.seen
+	}
+	return nil
+}
+
+// read gathers the next rows from where the scan stands.
+func (s *scan) read(n line, c *bbolt.Cursor) error {
+	size := s.size
+	if s.q.Limit > 0 {
+		size = min(size, s.q.Limit-s.given)
+	}
+	s.size, s.seen = min(2*s.size, mostRows), 0
 	for k, v := c.Seek(s.next); ; k, v = c.Next() {
 		if k == nil || !bytes.HasPrefix(k, s.prefix) {
 			s.done = true
 			return nil
 		}
-		if len(s.found) == size || seen == mostSeen {
+		if len(s.found) == size || s.seen == mostSeen {
 			s.next = append([]byte(nil), k...)
 			return nil
 		}
-		seen++
+		s.seen++
 		row, lives, err := s.row(k, v)
 		if err != nil {
 			return fmt.Errorf("store %d: %w", n.store, err)

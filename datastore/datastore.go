@@ -341,6 +341,9 @@ type SchemaUpdate struct {
 	DryRun bool
 }
 
+// MaxReason bounds the reason of a request, in bytes.
+const MaxReason = 1024
+
 // Request is one write: it becomes one change, or none.
 type Request struct {
 	ID            string // request id; generated where empty

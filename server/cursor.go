@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"strings"
 	"time"
 
@@ -25,13 +26,13 @@ type cursor struct {
 
 // question tells a list from others: its kind, its store and its filter.
 func question(kind string, store datastore.StoreID, filter proto.Message) (q [16]byte) {
-	c := &storedv1.Cursor{Format: uint32(store), Zookie: kind}
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
-	if err == nil && filter != nil {
-		b, err = proto.MarshalOptions{Deterministic: true}.MarshalAppend(b, filter)
-	}
-	if err != nil {
-		panic("server: a filter cannot be encoded: " + err.Error()) // it was decoded
+	b := binary.BigEndian.AppendUint64(nil, uint64(store))
+	b = append(append(b, kind...), 0)
+	if filter != nil {
+		var err error
+		if b, err = (proto.MarshalOptions{Deterministic: true}).MarshalAppend(b, filter); err != nil {
+			panic("server: a filter cannot be encoded: " + err.Error()) // it was decoded
+		}
 	}
 	h := sha256.Sum256(b)
 	copy(q[:], h[:])

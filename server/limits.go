@@ -121,7 +121,7 @@ func atMost(n, limit int, name, what, advice string) error {
 const (
 	maxRequestID       = 128
 	maxImportRequestID = 96 // offsets are written behind it
-	maxReason          = 1024
+	maxReason          = datastore.MaxReason
 )
 
 // checkRequest refuses a request id or reason that breaks its rule.

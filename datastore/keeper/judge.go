@@ -17,7 +17,6 @@ import (
 // those of callers may be.
 const (
 	maxRequestID = 192
-	maxReason    = 1024
 	maxMetadata  = 64 << 10
 )
 
@@ -31,8 +30,8 @@ func (k *Keeper) checkRequest(id datastore.StoreID, r *datastore.Request) error 
 	switch {
 	case len(r.ID) > maxRequestID:
 		return datastore.OverLimit("request-id-bytes", maxRequestID, fmt.Sprintf("request id of %d bytes", len(r.ID)), "choose a shorter one")
-	case len(r.Reason) > maxReason:
-		return datastore.OverLimit("reason-bytes", maxReason, fmt.Sprintf("reason of %d bytes", len(r.Reason)), "shorten it")
+	case len(r.Reason) > datastore.MaxReason:
+		return datastore.OverLimit("reason-bytes", datastore.MaxReason, fmt.Sprintf("reason of %d bytes", len(r.Reason)), "shorten it")
 	case len(r.Metadata) > maxMetadata:
 		return datastore.OverLimit("metadata-bytes", maxMetadata, fmt.Sprintf("metadata of %d bytes", len(r.Metadata)), "keep it elsewhere, and attach where")
 	}

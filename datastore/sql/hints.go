@@ -116,9 +116,10 @@ func (l *Log) Hints(ctx context.Context) iter.Seq2[datastore.StoreID, error] {
 	}
 }
 
-// listen listens on a connection of its own, outside of the pools.
+// listen listens on a connection of its own, outside of the pools: it may be
+// silent for as long as nothing happens.
 func (l *Log) listen(ctx context.Context, ready func(), hint func(datastore.StoreID)) error {
-	c, err := pgx.ConnectConfig(ctx, l.reads.Config().ConnConfig)
+	c, err := pgx.ConnectConfig(ctx, l.alone)
 	if err != nil {
 		return err
 	}

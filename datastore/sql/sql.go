@@ -79,6 +79,9 @@ type Options struct {
 	// Commit bounds how long one batch of statements of a transaction that writes
 	// may take (15 s).
 	Commit time.Duration
+	// Silence bounds how long the database may say nothing while an answer is due
+	// (30 s); then its connection is given up.
+	Silence time.Duration
 }
 
 func (o Options) withDefaults() Options {
@@ -94,6 +97,9 @@ func (o Options) withDefaults() Options {
 	if o.Commit == 0 {
 		o.Commit = 15 * time.Second
 	}
+	if o.Silence == 0 {
+		o.Silence = 30 * time.Second
+	}
 	return o
 }
 
@@ -103,6 +109,7 @@ type Log struct {
 	options Options
 	reads   *pgxpool.Pool
 	writes  *pgxpool.Pool
+	alone   *pgx.ConnConfig // of a connection outside of the pools
 	closed  atomic.Bool
 	texts   sync.Map // shape -> string
 
@@ -125,7 +132,11 @@ var (
 func Open(ctx context.Context, d *Dialect, uri string, o Options) (*Log, error) {
 	o = o.withDefaults()
 	l := &Log{dialect: d, options: o, unresolved: map[datastore.StoreID]bool{}, held: map[datastore.StoreID]*holder{}}
-	var err error
+	c, err := config(d, uri, o.Password)
+	if err != nil {
+		return nil, err
+	}
+	l.alone = c.ConnConfig
 	if l.reads, err = pool(ctx, d, uri, o, false); err != nil {
 		return nil, err
 	}
@@ -163,6 +174,14 @@ func pool(ctx context.Context, d *Dialect, uri string, o Options, writing bool) 
 	c.MaxConnLifetime, c.MaxConnLifetimeJitter = 30*time.Minute, 5*time.Minute
 	c.MaxConnIdleTime = 10 * time.Minute
 	c.HealthCheckPeriod = 15 * time.Second
+	dial := c.ConnConfig.DialFunc
+	c.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &bounded{Conn: conn, silence: o.Silence}, nil
+	}
 	if writing {
 		c.MaxConns = int32(o.Writes)
 		for k, v := range d.Writing {

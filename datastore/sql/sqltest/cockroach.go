@@ -36,7 +36,7 @@ func Cockroach(t testing.TB) string {
 			return
 		}
 		if c.server, c.err = testserver.NewTestServer(testserver.CockroachBinaryPathOpt(path)); c.err == nil {
-			c.err = execute(c.server.PGURL().String(), "SET CLUSTER SETTING kv.rangefeed.enabled = true")
+			c.err = settle(c.server.PGURL().String())
 		}
 	})
 	switch {
@@ -57,6 +57,20 @@ func Cockroach(t testing.TB) string {
 	})
 	uri := url.URL{Scheme: "postgres", User: server.User, Host: server.Host, Path: name, RawQuery: server.RawQuery}
 	return uri.String()
+}
+
+// settle makes changefeeds possible, and turns off the queues by which a node
+// holds back work while its processor is busy: beside a whole test run it always
+// is, and what waits there may wait for minutes.
+func settle(uri string) error {
+	for _, setting := range []string{
+		"kv.rangefeed.enabled = true", "admission.kv.enabled = false", "admission.sql_kv_response.enabled = false", "admission.sql_sql_response.enabled = false",
+	} {
+		if err := execute(uri, "SET CLUSTER SETTING "+setting); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func stopCockroach() {

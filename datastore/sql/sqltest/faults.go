@@ -30,6 +30,7 @@ type Target struct {
 func RunFaults(t *testing.T, target Target) {
 	t.Run("NothingIsLostOrDoneTwiceWhenConnectionsAreCut", target.connectionsAreCut)
 	t.Run("WithoutTheDatabaseAnswersEndAndComeBack", target.databaseIsAway)
+	t.Run("ADatabaseThatSaysNothingIsGivenUp", target.databaseIsSilent)
 	t.Run("ARestoredDatabaseIsNoticed", target.databaseIsRestored)
 }
 
@@ -213,6 +214,54 @@ func (target Target) databaseIsAway(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("the database is back, and still: %v", err)
+		}
+	}
+}
+
+// databaseIsSilent lets the database take questions and answer none: what has no
+// deadline of its own ends all the same, and all comes back by itself.
+func (target Target) databaseIsSilent(t *testing.T) {
+	const silence = 500 * time.Millisecond
+	uri := target.Empty(t)
+	p := NewProxy(t, uri)
+	log, err := target.Open(bg, p.URI(), sql.Options{Silence: silence})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { log.Close() })
+	if err := log.CreateLine(bg, 7, datastore.Incarnation{7}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := log.Head(bg, 7); err != nil {
+		t.Fatal(err)
+	}
+	p.Mute(true)
+	for name, f := range map[string]func() error{
+		"a read": func() error { _, err := log.Head(bg, 7); return err },
+		"a page": func() error {
+			return log.Rows(bg, 7, 0, datastore.RowQuery{}, func(datastore.Row) bool { return true })
+		},
+		"a change of the line": func() error { return log.SetFloor(bg, 7, 0) },
+	} {
+		ended := make(chan error, 1)
+		go func() { ended <- f() }()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, datastore.ErrUnavailable) {
+				t.Errorf("%s of a silent database: %v", name, err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s of a silent database does not end", name)
+		}
+	}
+	p.Mute(false)
+	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		_, err := log.Head(bg, 7)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the database speaks again, and still: %v", err)
 		}
 	}
 }

@@ -19,6 +19,7 @@ type Proxy struct {
 	delay   atomic.Int64 // nanoseconds, for each answer
 	swallow atomic.Bool  // the next answer is lost, and its connection with it
 	down    atomic.Bool  // connections are refused
+	mute    atomic.Bool  // answers are held back
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -42,6 +43,7 @@ func NewProxy(t testing.TB, uri string) *Proxy {
 	work.Go(func() { p.accept(&work) })
 	t.Cleanup(func() {
 		l.Close()
+		p.Mute(false)
 		p.Cut()
 		work.Wait()
 	})
@@ -74,6 +76,9 @@ func (p *Proxy) Down(is bool) {
 
 // Delay holds back each answer.
 func (p *Proxy) Delay(d time.Duration) { p.delay.Store(int64(d)) }
+
+// Mute holds back every answer until it is told otherwise; connections stay.
+func (p *Proxy) Mute(is bool) { p.mute.Store(is) }
 
 func (p *Proxy) accept(work *sync.WaitGroup) {
 	for {
@@ -119,6 +124,9 @@ func (p *Proxy) answers(client, server net.Conn) {
 			return
 		}
 		time.Sleep(time.Duration(p.delay.Load()))
+		for p.mute.Load() {
+			time.Sleep(time.Millisecond)
+		}
 		if _, err := client.Write(buffer[:n]); err != nil {
 			return
 		}

@@ -82,7 +82,7 @@ func BenchmarkLoad(b *testing.B) {
 	for b.Loop() {
 		before := heap()
 		start := time.Now()
-		fresh := open(b, keptOpen{log}, keeper.Options{})
+		fresh := open(b, keptOpen{log}, keeper.Options{LoadPatience: time.Hour})
 		s := at(b, fresh, datastore.FullyConsistent, "")
 		b.ReportMetric(time.Since(start).Seconds(), "s/load")
 		b.ReportMetric(float64(heap()-before)/n, "B/relationship")

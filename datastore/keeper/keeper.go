@@ -45,6 +45,9 @@ type Options struct {
 	// ResidentIdle is how long a store must be unused to make room for another,
 	// and how often a store out of memory tries to come back (10 s).
 	ResidentIdle time.Duration
+	// LoadPatience is how long a question waits while its store is read into memory
+	// (250 ms); then the store is read directly until it is there.
+	LoadPatience time.Duration
 	// Direct answers every question from the Log at its revision, as if the store
 	// were too old to be in memory. Writes are judged in memory all the same.
 	Direct bool
@@ -68,6 +71,7 @@ func (o Options) withDefaults() Options {
 	set(&o.SweepEvery, 10*time.Second)
 	set(&o.Retention, 24*time.Hour)
 	set(&o.ResidentIdle, 10*time.Second)
+	set(&o.LoadPatience, 250*time.Millisecond)
 	count := func(n *int, v int) {
 		if *n == 0 {
 			*n = v
@@ -217,8 +221,12 @@ func (k *Keeper) open(id datastore.StoreID) (*store, error) {
 }
 
 func (k *Keeper) forget(id datastore.StoreID) {
-	if s, ok := k.stores.LoadAndDelete(id); ok {
-		k.release(s.(*store))
+	if v, ok := k.stores.LoadAndDelete(id); ok {
+		s := v.(*store)
+		if l := s.loading.Load(); l != nil {
+			l.cancel()
+		}
+		k.release(s)
 	}
 }
 

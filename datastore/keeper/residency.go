@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"log/slog"
 	"math"
 	"sync"
 	"time"
@@ -136,30 +137,41 @@ func (s *store) leaveMemory() {
 func (s *store) enterMemory() {
 	now := sinceStart()
 	last := s.tried.Load()
-	if now-last < int64(s.keeper.opts.ResidentIdle) || !s.tried.CompareAndSwap(last, now) {
+	if s.loading.Load() != nil || now-last < int64(s.keeper.opts.ResidentIdle) || !s.tried.CompareAndSwap(last, now) {
 		return
 	}
 	if size := s.size.Load(); size > s.keeper.room(s) {
 		return
 	}
 	s.keeper.begin(func() {
-		// An attempt that fails leaves the store where it is, and is repeated.
-		if err := s.moveToMemory(s.keeper.ctx); err != nil {
-			s.keeper.release(s)
+		if err := s.moveToMemory(s.keeper.ctx); err != nil && s.keeper.ctx.Err() == nil {
+			slog.Warn("a store could not be read into memory; it is read directly, and tried again", "store", s.id, "error", err)
 		}
 	})
 }
 
-// moveToMemory loads the state at the current head, and follows what comes
-// meanwhile until it can take the current state's place.
+// moveToMemory begins to load the state at the current head, in the place of one
+// that reads from the Log.
 func (s *store) moveToMemory(ctx context.Context) error {
+	s.reading.Lock()
+	defer s.reading.Unlock()
 	p := s.current.Load()
-	if p == nil || p.far == nil {
+	if p == nil || p.far == nil || s.loading.Load() != nil {
 		return nil
 	}
-	st, err := s.load(ctx, p.head)
-	if err != nil || st.far != nil || !s.keeper.admit(s, st) {
+	st := newState(s.id, p.head)
+	if err := s.loadSchema(ctx, st); err != nil {
 		return err
+	}
+	_, err := s.beginLoad(st, true)
+	return err
+}
+
+// enter follows what came after a loaded state until it can take the place of the
+// current one, if there is room for it.
+func (s *store) enter(ctx context.Context, st *state) error {
+	if !s.keeper.admit(s, st) {
+		return nil
 	}
 	for !s.takeOver(st) {
 		head, entries, err := s.log.After(ctx, s.id, st.head.Revision, catchUpPage)

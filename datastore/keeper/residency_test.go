@@ -274,7 +274,7 @@ func TestTheSizeOfAStoreIsAboutWhatItTakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := living()
-	reader := open(t, keptOpen{log}, keeper.Options{ResidentMemory: 1 << 40})
+	reader := open(t, keptOpen{log}, keeper.Options{ResidentMemory: 1 << 40, LoadPatience: time.Hour})
 	if width(t, reader, st.ID) != 1 {
 		t.Fatal("it is not in memory")
 	}

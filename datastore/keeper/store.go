@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
-	"math"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/schema"
-	"github.com/pembadb/pemba/tuple"
 )
 
 // catchUpPage is how many changes one read of a catch-up brings.
@@ -30,6 +28,7 @@ type store struct {
 	used    atomic.Int64 // sinceStart of about the last question or write
 	size    atomic.Int64 // about what it took in memory, or would
 	tried   atomic.Int64 // sinceStart of the last attempt to enter memory
+	loading atomic.Pointer[load]
 	swept   atomic.Int64 // sinceStart of the last search for what expired, out of memory
 	asked   atomic.Bool  // since it was last confirmed together with others
 
@@ -202,6 +201,7 @@ func (s *store) renew(stale *published) error {
 }
 
 func (s *store) catchUp(ctx context.Context) error {
+	told := time.Now()
 	for {
 		p := s.current.Load()
 		if p == nil {
@@ -223,6 +223,10 @@ func (s *store) catchUp(ctx context.Context) error {
 			next.head.Floor = head.Floor
 			p = s.publish(next)
 			s.remember(p, entries)
+			if time.Since(told) >= tellEvery {
+				told = time.Now()
+				slog.Info("following the history of a store", "store", s.id, "revision", p.head.Revision, "head", head.Revision)
+			}
 		}
 		if p.head.Revision >= head.Revision {
 			p.confirm(begun)
@@ -325,92 +329,6 @@ func (s *store) reload(ctx context.Context, stale *published) error {
 	}
 	s.hashes.Purge()
 	s.replace(old, st).confirm(begun)
-	return nil
-}
-
-func (s *store) load(ctx context.Context, head datastore.Head) (*state, error) {
-	st := newState(s.id, head)
-	if s.id == datastore.System {
-		for c, err := range s.keeper.History(ctx, s.id, 1) {
-			if err != nil {
-				return nil, err
-			}
-			if c.Revision > head.Revision {
-				break
-			}
-			if err := st.apply(c); err != nil {
-				return nil, err
-			}
-		}
-		st.head = head
-		return st, nil
-	}
-	if err := s.loadSchema(ctx, st); err != nil {
-		return nil, err
-	}
-	if s.keeper.bounded() && s.size.Load() > s.keeper.room(s) {
-		return s.farState(st), nil
-	}
-	return s.loadRows(ctx, st)
-}
-
-// loadRows reads a store's relationships into st, or gives up when they turn out
-// to be more than there is room for.
-func (s *store) loadRows(ctx context.Context, st *state) (*state, error) {
-	room, most, count, tooLarge := s.keeper.room(s), s.keeper.maxRelationships(), 0, false
-	var failed error
-	rows := iter.Seq[tuple.Relationship](func(yield func(tuple.Relationship) bool) {
-		failed = s.log.Rows(ctx, s.id, st.head.Revision, datastore.RowQuery{}, func(r datastore.Row) bool {
-			count++
-			if count > most {
-				tooLarge = true
-				s.size.Store(math.MaxInt64)
-			} else if count%1024 == 0 {
-				if size := int64(count)*edgeBytes + st.dict.weight(); size > room {
-					tooLarge = true
-					s.size.Store(size)
-				}
-			}
-			return !tooLarge && yield(r.Relationship)
-		})
-	})
-	if err := st.load(rows); err != nil {
-		return nil, err
-	}
-	if failed == nil && tooLarge {
-		return s.farState(st), nil
-	}
-	return st, failed
-}
-
-// loadSchema gives st the store's names and the schema in force at its revision.
-func (s *store) loadSchema(ctx context.Context, st *state) error {
-	names, err := s.log.Names(ctx, s.id)
-	if err != nil {
-		return err
-	}
-	text, err := s.log.Schema(ctx, s.id, st.head.Revision)
-	if err != nil {
-		return err
-	}
-	if text != nil {
-		if c, ok := s.schemas.Get(text.Text); ok {
-			st.text, st.schema, st.names = text, c.schema, c.names
-			return nil
-		}
-	}
-	for _, n := range names {
-		if _, err := st.names.Add(n); err != nil {
-			return err
-		}
-	}
-	if text == nil {
-		return nil
-	}
-	if err := st.applySchema(&datastore.SchemaText{Text: text.Text, Hash: text.Hash}); err != nil {
-		return err
-	}
-	s.schemas.Add(text.Text, compiled{st.schema, st.names})
 	return nil
 }
 

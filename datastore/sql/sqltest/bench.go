@@ -22,6 +22,8 @@ func RunBenchmarks(b *testing.B, target Target) {
 	b.Run("Writes", target.writes)
 	b.Run("Import", target.imports)
 	b.Run("Snapshots", target.snapshots)
+	b.Run("Load", target.loads)
+	b.Run("CatchUp", target.catchUps)
 }
 
 // parallel runs f n times in all by callers and returns the rate per second.

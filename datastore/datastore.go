@@ -173,8 +173,11 @@ var (
 	// before, and a later write may succeed.
 	ErrFull        = errors.New("the disk is full")
 	ErrUnavailable = errors.New("the database does not answer")
-	ErrClosed      = errors.New("the datastore is closed")
-	ErrCorrupt     = errors.New("stored bytes are damaged")
+	// ErrOverloaded says that more reads of the database wait than can be served
+	// soon. Nothing was done; the same again may succeed in a moment.
+	ErrOverloaded = errors.New("too many reads of the database wait")
+	ErrClosed     = errors.New("the datastore is closed")
+	ErrCorrupt    = errors.New("stored bytes are damaged")
 )
 
 // Log keeps the rows and the history of stores, and judges nothing. All methods

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/pembadb/pemba/dispatch"
 )
 
 // call is the context of a call that is not a stream: it knows the caller, and
@@ -13,6 +15,7 @@ type call struct {
 	context.Context
 	caller   *caller
 	deadline time.Time
+	account  dispatch.Request
 
 	mu     sync.Mutex
 	timed  context.Context // nil until somebody waits
@@ -73,8 +76,11 @@ func (c *call) Err() error {
 }
 
 func (c *call) Value(key any) any {
-	if key == (callerKey{}) {
+	switch key {
+	case callerKey{}:
 		return c.caller
+	case dispatch.RequestKey{}:
+		return &c.account
 	}
 	return c.Context.Value(key)
 }

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/graph"
@@ -74,6 +76,7 @@ var problems = []struct {
 	{datastore.ErrClosed, codes.Unavailable, pembav1.ErrorReason_ERROR_REASON_UNAVAILABLE},
 	{datastore.ErrFull, codes.ResourceExhausted, pembav1.ErrorReason_ERROR_REASON_UNAVAILABLE},
 	{datastore.ErrUnknownOperation, codes.Unavailable, pembav1.ErrorReason_ERROR_REASON_UNAVAILABLE},
+	{datastore.ErrOverloaded, codes.ResourceExhausted, pembav1.ErrorReason_ERROR_REASON_LIMIT_EXCEEDED},
 	{datastore.ErrUnavailable, codes.Unavailable, pembav1.ErrorReason_ERROR_REASON_UNAVAILABLE},
 	{datastore.ErrInvalid, codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_FIELD},
 	{graph.ErrInvalid, codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_FIELD},
@@ -158,6 +161,19 @@ func withFact(err error, key, value string) error {
 	return status.ErrorProto(p)
 }
 
+// overloadedFor is how long a client does well to wait when too many reads of the
+// database do.
+const overloadedFor = 250 * time.Millisecond
+
+// withRetry adds to an error how long to wait before the same is tried again.
+func withRetry(err error, after time.Duration) error {
+	st, failed := status.Convert(err).WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	if failed != nil {
+		return err
+	}
+	return st.Err()
+}
+
 // status gives an error its code and reason. What is not known is logged and
 // told to the caller as INTERNAL only.
 func (s *Server) status(ctx context.Context, method string, err error) error {
@@ -181,7 +197,11 @@ func (s *Server) pembaStatus(ctx context.Context, method string, err error) erro
 	}
 	for _, p := range problems {
 		if errors.Is(err, p.is) {
-			return withFacts(p.code, p.reason, err.Error(), s.facts(err, p.is))
+			problem := withFacts(p.code, p.reason, err.Error(), s.facts(err, p.is))
+			if p.is == datastore.ErrOverloaded {
+				problem = withRetry(problem, overloadedFor)
+			}
+			return problem
 		}
 	}
 	var noun *tuple.Error

@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/dispatch"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
 )
 
@@ -172,7 +173,7 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if isAuthzed(info.FullMethod) {
 		ss = validatingStream{ss}
 	}
-	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, callerKey{}, c))
+	ctx, cancel := context.WithCancelCause(dispatch.WithRequest(context.WithValue(ctx, callerKey{}, c)))
 	defer cancel(nil)
 	err = handler(srv, &callerStream{ServerStream: ss, server: s, ctx: ctx, cancel: cancel})
 	if cause := context.Cause(ctx); cause != nil && err != nil {

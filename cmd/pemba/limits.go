@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/pembadb/pemba/datastore/keeper"
+	"github.com/pembadb/pemba/dispatch"
 	"github.com/pembadb/pemba/schema"
 	"github.com/pembadb/pemba/server"
 )
@@ -16,7 +17,7 @@ import (
 // addLimits registers a flag for every limit, each with its environment
 // variable: --max-bulk-items and PEMBA_MAX_BULK_ITEMS. Errors name limits by
 // these flags.
-func addLimits(f *pflag.FlagSet, l *server.Limits, k *keeper.Options) {
+func addLimits(f *pflag.FlagSet, l *server.Limits, k *keeper.Options, d *dispatch.Options) {
 	*l = server.DefaultLimits()
 	count := func(v *int, name string, standard int, usage string) {
 		f.IntVar(v, name, standard, usage)
@@ -41,18 +42,23 @@ func addLimits(f *pflag.FlagSet, l *server.Limits, k *keeper.Options) {
 	withEnv(f, "max-call-time", limitVariable("max-call-time"))
 	f.DurationVar(&l.SlowConsumer, "max-slow-consumer", l.SlowConsumer, "how long a stream waits for its client to read")
 	withEnv(f, "max-slow-consumer", limitVariable("max-slow-consumer"))
-	addResidency(f, k)
+	addResidency(f, k, d)
+	count(&d.Reads, "max-datastore-reads", dispatch.DefaultReads, "reads of the datastore at once, for stores out of memory")
+	count(&d.Waiting, "max-waiting-reads", dispatch.DefaultWaiting, "reads of the datastore that wait for their turn; those beyond are refused")
 	count(&k.MaxOperations, "max-operations", keeper.DefaultMaxOperations, "operations of one change")
 	count(&k.MaxChangeBytes, "max-change-bytes", keeper.DefaultMaxChangeBytes, "bytes of one change, with what it replaces")
 	count(&k.MaxSchemaBytes, "max-schema-bytes", schema.DefaultMaxBytes, "bytes of a schema")
 }
 
 // addResidency registers what may be in memory.
-func addResidency(f *pflag.FlagSet, k *keeper.Options) {
+func addResidency(f *pflag.FlagSet, k *keeper.Options, d *dispatch.Options) {
 	f.Var((*byteSize)(&k.ResidentMemory), "resident-memory", "memory for stores, such as 2GiB; what does not fit is read from the datastore; 0 is no bound")
 	withEnv(f, "resident-memory", "PEMBA_RESIDENT_MEMORY")
 	f.IntVar(&k.ResidentMaxRelationships, "resident-max-relationships", 0, "relationships of a store in memory; a larger one is read from the datastore; 0 is no bound")
 	withEnv(f, "resident-max-relationships", "PEMBA_RESIDENT_MAX_RELATIONSHIPS")
+	d.Bytes = dispatch.DefaultBytes
+	f.Var((*byteSize)(&d.Bytes), "cache-memory", "memory for what was read of stores that are not in memory; 0 remembers nothing")
+	withEnv(f, "cache-memory", "PEMBA_CACHE_MEMORY")
 }
 
 // byteSize is a number of bytes, written as one or with a unit: 512MiB, 2GiB.

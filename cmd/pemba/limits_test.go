@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/pembadb/pemba/datastore/keeper"
+	"github.com/pembadb/pemba/dispatch"
 	"github.com/pembadb/pemba/server"
 )
 
@@ -34,7 +35,7 @@ func TestEveryLimitIsDocumentedWithItsFlag(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := pflag.NewFlagSet("serve", pflag.ContinueOnError)
-	addLimits(f, &server.Limits{}, &keeper.Options{})
+	addLimits(f, &server.Limits{}, &keeper.Options{}, &dispatch.Options{})
 	flags := 0
 	f.VisitAll(func(flag *pflag.Flag) {
 		if !strings.HasPrefix(flag.Name, "max-") {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/pembadb/pemba/datastore/keeper"
+	"github.com/pembadb/pemba/dispatch"
 	"github.com/pembadb/pemba/server"
 )
 
@@ -26,6 +27,7 @@ type serving struct {
 	addr             string
 	token, tokenFile string
 	keeper           keeper.Options
+	dispatch         dispatch.Options
 	limits           server.Limits
 	log              *slog.Logger
 }
@@ -64,7 +66,7 @@ whoever reaches it may do everything.`,
 		}),
 	}
 	f = cmd.Flags()
-	addLimits(f, &s.limits, &s.keeper)
+	addLimits(f, &s.limits, &s.keeper, &s.dispatch)
 	s.place.add(f)
 	f.StringVar(&s.addr, "grpc-addr", "127.0.0.1:50051", "where gRPC listens")
 	withEnv(f, "grpc-addr", "PEMBA_GRPC_ADDR")
@@ -140,6 +142,7 @@ type node struct {
 	addr   string
 	server *server.Server
 	keeper *keeper.Keeper
+	cache  *dispatch.Cache
 	log    *slog.Logger
 	ended  chan error
 	failed chan error // the datastore can no longer be served from
@@ -151,6 +154,8 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.cache = dispatch.New(s.dispatch)
+	s.keeper.Cache = n.cache
 	if n.keeper, err = keeper.Open(log, s.keeper); err != nil {
 		return nil, fmt.Errorf("open datastore %s: %w", &s.place, errors.Join(err, log.Close()))
 	}

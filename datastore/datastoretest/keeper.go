@@ -233,8 +233,17 @@ func checkReads(t *rapid.T, s datastore.Snapshot, state map[tuple.Key]tuple.Rela
 
 // RunKeeper tests the keeper over a Log; open is as for [Run].
 func RunKeeper(t *testing.T, open func(t *testing.T) datastore.Log) {
-	t.Run("ARandomHistoryReadsTheSameInEveryWay", func(t *testing.T) { readsTheSameInEveryWay(t, open(t)) })
-	t.Run("ReadersSeeNoGapAndNothingOlderThanTheirZookie", func(t *testing.T) { seesNoGap(t, open(t)) })
+	t.Run("ARandomHistoryReadsTheSameInEveryWay", func(t *testing.T) { readsTheSameInEveryWay(t, open(t), nil) })
+	t.Run("ReadersSeeNoGapAndNothingOlderThanTheirZookie", func(t *testing.T) { seesNoGap(t, open(t), keeper.Options{}) })
+}
+
+// RunCache tests the keeper with a cache of what it reads; cache makes an empty
+// one.
+func RunCache(t *testing.T, open func(t *testing.T) datastore.Log, cache func() datastore.RowCache) {
+	t.Run("ARandomHistoryReadsTheSameInEveryWay", func(t *testing.T) { readsTheSameInEveryWay(t, open(t), cache()) })
+	t.Run("ReadersSeeNoGapAndNothingOlderThanTheirZookie", func(t *testing.T) {
+		seesNoGap(t, open(t), keeper.Options{Cache: cache(), ResidentMaxRelationships: 1})
+	})
 }
 
 const testSchema = `use expiration
@@ -302,14 +311,14 @@ func apply(t rapid.TB, k *keeper.Keeper, store datastore.StoreID) datastore.Outc
 	return o
 }
 
-func readsTheSameInEveryWay(t *testing.T, log datastore.Log) {
+func readsTheSameInEveryWay(t *testing.T, log datastore.Log, cache datastore.RowCache) {
 	log = shared(log)
 	made := 0
 	rapid.Check(t, func(t *rapid.T) {
 		c := &clock{now: start}
 		// A store that has more relationships than may be in memory leaves it.
 		most := rapid.SampledFrom([]int{0, 1, 4}).Draw(t, "most in memory")
-		options := keeper.Options{Now: c.Now, SweepEvery: time.Hour, ResidentMaxRelationships: most}
+		options := keeper.Options{Now: c.Now, SweepEvery: time.Hour, ResidentMaxRelationships: most, DirectWidth: 64, Cache: cache}
 		k, err := keeper.Open(log, options)
 		if err != nil {
 			t.Fatal(err)
@@ -379,10 +388,11 @@ func readsTheSameInEveryWay(t *testing.T, log datastore.Log) {
 	})
 }
 
-func seesNoGap(t *testing.T, log datastore.Log) {
+func seesNoGap(t *testing.T, log datastore.Log, options keeper.Options) {
 	var nodes []*keeper.Keeper
+	options.MaxStaleness = 5 * time.Millisecond
 	for range 2 {
-		k, err := keeper.Open(shared(log), keeper.Options{MaxStaleness: 5 * time.Millisecond})
+		k, err := keeper.Open(shared(log), options)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -50,7 +50,7 @@ func (s *store) at(ctx context.Context, c datastore.Consistency) (datastore.Snap
 		if head.Revision == st.head.Revision {
 			return s.snapshot(ctx, st, nil)
 		}
-		return s.direct(ctx, head)
+		return s.direct(ctx, head, st.line)
 	}
 	return nil, fmt.Errorf("%w: consistency level %d is unknown", datastore.ErrInvalid, c.Level)
 }
@@ -60,7 +60,7 @@ func (s *store) snapshot(ctx context.Context, st *state, err error) (datastore.S
 		return nil, err
 	}
 	if s.keeper.opts.Direct {
-		return s.direct(ctx, st.head)
+		return s.direct(ctx, st.head, nil)
 	}
 	if st.far != nil {
 		return s.directAt(st), nil

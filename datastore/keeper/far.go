@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/pembadb/pemba/datastore"
@@ -16,6 +17,8 @@ type far struct {
 	log   datastore.Log
 	store datastore.StoreID
 	at    datastore.Revision
+	line  datastore.RowLine // nil: nothing is remembered
+	stamp datastore.Stamp
 	// known are relationships read at that revision, changed those written after
 	// it; nil stands for one that is not there.
 	known, changed map[tuple.Key]*tuple.Relationship
@@ -29,12 +32,37 @@ func (s *store) farState(st *state) *state {
 	f := newState(s.id, st.head)
 	f.schema, f.text, f.names = st.schema, st.text, st.names
 	f.far = &far{ctx: s.keeper.ctx, log: s.log, store: s.id, at: st.head.Revision}
+	f.line = s.newLine()
+	if f.far.line = f.line; f.line != nil {
+		f.far.stamp = f.line.Changed(none)
+	}
 	return f
+}
+
+func none(func(tuple.Key) bool) {}
+
+// newLine begins to remember what is read of the store; nil if nothing is to be
+// remembered.
+func (s *store) newLine() datastore.RowLine {
+	if s.keeper.opts.Cache == nil || s.keeper.opts.Direct {
+		return nil
+	}
+	return s.keeper.opts.Cache.Line(s.log, s.id)
+}
+
+// published is f for what follows a state that is about to be published: what
+// changed is told to those who remember, before any snapshot holds it.
+func (f *far) published(at datastore.Revision) *far {
+	next := f.after(at)
+	if f.line != nil && len(f.changed) > 0 {
+		next.stamp = f.line.Changed(maps.Keys(f.changed))
+	}
+	return next
 }
 
 // after is f for changes that follow a committed revision.
 func (f *far) after(at datastore.Revision) *far {
-	return &far{ctx: f.ctx, log: f.log, store: f.store, at: at,
+	return &far{ctx: f.ctx, log: f.log, store: f.store, at: at, line: f.line, stamp: f.stamp,
 		known: map[tuple.Key]*tuple.Relationship{}, changed: map[tuple.Key]*tuple.Relationship{}}
 }
 

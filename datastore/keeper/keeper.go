@@ -33,7 +33,7 @@ type Options struct {
 	Retention time.Duration
 	// HistoryRetention is how long changes are kept; zero keeps them for ever.
 	HistoryRetention time.Duration
-	// DirectWidth is how many queries a direct read gathers (64).
+	// DirectWidth is how many queries a direct read gathers (10,000).
 	DirectWidth int
 	// ResidentMemory bounds, in bytes, what stores take in memory together; zero
 	// is no bound. Stores that do not fit are read from the Log, and make room for
@@ -45,6 +45,9 @@ type Options struct {
 	// ResidentIdle is how long a store must be unused to make room for another,
 	// and how often a store out of memory tries to come back (10 s).
 	ResidentIdle time.Duration
+	// Cache, if set, makes and remembers the reads of stores that are not in memory,
+	// and of revisions of the past.
+	Cache datastore.RowCache
 	// LoadPatience is how long a question waits while its store is read into memory
 	// (250 ms); then the store is read directly until it is there.
 	LoadPatience time.Duration
@@ -80,7 +83,7 @@ func (o Options) withDefaults() Options {
 	count(&o.MaxOperations, DefaultMaxOperations)
 	count(&o.MaxChangeBytes, DefaultMaxChangeBytes)
 	count(&o.MaxSchemaBytes, schema.DefaultMaxBytes)
-	count(&o.DirectWidth, 64)
+	count(&o.DirectWidth, 10_000)
 	if o.Now == nil {
 		o.Now = time.Now
 	}

@@ -141,13 +141,15 @@ func (r *resident) edge(e edge) datastore.Edge {
 type direct struct {
 	*state
 	log   datastore.Log
+	stamp datastore.Stamp // for line; zero: a revision of the past
 	width int
 }
 
 var _ datastore.Snapshot = (*direct)(nil)
 
-// direct returns a snapshot of a revision between the floor and the head.
-func (s *store) direct(ctx context.Context, head datastore.Head) (datastore.Snapshot, error) {
+// direct returns a snapshot of a revision between the floor and the head, on the
+// line that remembers what is read of it (nil: none does).
+func (s *store) direct(ctx context.Context, head datastore.Head, line datastore.RowLine) (datastore.Snapshot, error) {
 	if head.Revision > 0 {
 		_, entries, err := s.log.After(ctx, s.id, head.Revision-1, 1)
 		if err != nil {
@@ -163,6 +165,7 @@ func (s *store) direct(ctx context.Context, head datastore.Head) (datastore.Snap
 		head.Time = c.Time
 	}
 	st := newState(s.id, head)
+	st.line = line
 	if err := s.loadSchema(ctx, st); err != nil {
 		return nil, err
 	}
@@ -172,8 +175,8 @@ func (s *store) direct(ctx context.Context, head datastore.Head) (datastore.Snap
 // directAt returns a snapshot of a state that is not in memory.
 func (s *store) directAt(st *state) datastore.Snapshot {
 	d := newState(s.id, st.head)
-	d.schema, d.text, d.names = st.schema, st.text, st.names
-	return &direct{state: d, log: s.log, width: s.keeper.opts.DirectWidth}
+	d.schema, d.text, d.names, d.line = st.schema, st.text, st.names, st.far.line
+	return &direct{state: d, log: s.log, stamp: st.far.stamp, width: s.keeper.opts.DirectWidth}
 }
 
 func (d *direct) Store() datastore.StoreID { return d.store }
@@ -223,7 +226,7 @@ func (d *direct) Read(ctx context.Context, qs []datastore.Query, f func(q int, e
 	}
 	ended := make([]bool, len(qs))
 	var failed error
-	err := datastore.ReadMany(ctx, d.log, d.store, d.head.Revision, rows, func(i int, row datastore.Row) bool {
+	err := d.readRows(ctx, rows, func(i int, row datastore.Row) bool {
 		q := owner[i]
 		if failed != nil || ended[q] {
 			return false
@@ -248,6 +251,14 @@ func (d *direct) Read(ctx context.Context, qs []datastore.Query, f func(q int, e
 		return failed
 	}
 	return err
+}
+
+// readRows reads rows of many queries, remembered ones where there are such.
+func (d *direct) readRows(ctx context.Context, qs []datastore.RowQuery, f func(q int, r datastore.Row) bool) error {
+	if d.line == nil {
+		return datastore.ReadMany(ctx, d.log, d.store, d.head.Revision, qs, f)
+	}
+	return d.line.Read(ctx, datastore.Position{Revision: d.head.Revision, Stamp: d.stamp}, qs, f)
 }
 
 // rowQueries appends the queries of rows that answer a query; none if nothing

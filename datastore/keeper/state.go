@@ -90,6 +90,8 @@ type state struct {
 	nesting, containers *datastore.Memo
 
 	resident *resident // the snapshot of a published state
+	// line, if set, remembers what is read of the store's line of history.
+	line datastore.RowLine
 	// far, if set, has the relationships: they are not in memory.
 	far *far
 }

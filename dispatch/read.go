@@ -1,0 +1,263 @@
+package dispatch
+
+import (
+	"context"
+	"sync"
+
+	"github.com/pembadb/pemba/datastore"
+)
+
+// flight is a read of many queries that has not ended. Whoever needs one of them
+// at the same position waits for it; it is cut off when nobody does any more.
+type flight struct {
+	at      datastore.Position
+	ctx     context.Context // ends when nobody waits, not with that of who began it
+	cancel  context.CancelFunc
+	keys    []key
+	qs      []datastore.RowQuery
+	done    chan struct{} // closed when entries and err are set
+	entries []*entry
+	err     error
+
+	mu      sync.Mutex
+	waiting int
+}
+
+// flightKey is a query at a position.
+type flightKey struct {
+	key
+	at datastore.Position
+}
+
+// seat is a query's place in a flight.
+type seat struct {
+	*flight
+	at int
+}
+
+// join counts one who waits; false if all have left.
+func (f *flight) join() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.waiting == 0 {
+		return false
+	}
+	f.waiting++
+	return true
+}
+
+func (f *flight) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.waiting--; f.waiting == 0 {
+		f.cancel()
+	}
+}
+
+// unread is what is left of a query: the rows after one, or all of them.
+type unread struct {
+	q     int
+	after *datastore.Row
+	given int
+}
+
+// reading is one call of Read.
+type reading struct {
+	*line
+	at      datastore.Position
+	qs      []datastore.RowQuery
+	f       func(q int, r datastore.Row) bool
+	entries []*entry // by query; nil: not remembered
+	seats   []seat   // by query, where there is no entry; none: not to be remembered
+	own     *flight
+	rest    []unread
+}
+
+// Read implements [datastore.RowLine].
+func (l *line) Read(ctx context.Context, at datastore.Position, qs []datastore.RowQuery, f func(q int, r datastore.Row) bool) error {
+	r := &reading{line: l, at: at, qs: qs, f: f, entries: make([]*entry, len(qs)), seats: make([]seat, len(qs))}
+	defer r.leave()
+	for q := range qs {
+		r.look(ctx, q)
+	}
+	if r.own != nil {
+		go r.own.fly(l)
+	}
+	for q, e := range r.entries {
+		if e != nil {
+			r.give(q, e)
+		}
+	}
+	for q := range qs {
+		if s := r.seats[q]; s.flight != nil {
+			if err := s.wait(ctx); err != nil {
+				return err
+			}
+			r.give(q, s.entries[s.at])
+		}
+	}
+	return r.readOn(ctx)
+}
+
+// leave leaves the flights.
+func (r *reading) leave() {
+	for _, s := range r.seats {
+		if s.flight != nil {
+			s.leave()
+		}
+	}
+}
+
+// look finds where a query's answer comes from.
+func (r *reading) look(ctx context.Context, q int) {
+	c := r.cache
+	k, ok := r.keyOf(&r.qs[q])
+	if !ok {
+		r.rest = append(r.rest, unread{q: q})
+		return
+	}
+	s := c.shard(&k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, found := s.entries.Get(k); found && c.holds(e, r.at) {
+		c.hits.Add(1)
+		r.entries[q] = e
+		return
+	}
+	c.misses.Add(1)
+	if other, found := s.flying[flightKey{k, r.at}]; found && other.join() {
+		c.shared.Add(1)
+		r.seats[q] = other
+		return
+	}
+	if r.own == nil {
+		r.own = &flight{at: r.at, done: make(chan struct{})}
+		r.own.ctx, r.own.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	}
+	mine := seat{r.own, len(r.own.keys)}
+	r.own.mu.Lock() // a seat found by others before the flight began
+	r.own.waiting++
+	r.own.mu.Unlock()
+	r.own.keys, r.own.qs = append(r.own.keys, k), append(r.own.qs, r.qs[q])
+	s.flying[flightKey{k, r.at}] = mine
+	r.seats[q] = mine
+}
+
+func (f *flight) wait(ctx context.Context) error {
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// give passes rows on, and notes what is to be read after them.
+func (r *reading) give(q int, e *entry) {
+	for i := range e.rows {
+		if !r.f(q, e.rows[i]) {
+			return
+		}
+	}
+	if e.more {
+		rest := unread{q: q}
+		if n := len(e.rows); n > 0 {
+			rest.after = &e.rows[n-1]
+		}
+		r.rest = append(r.rest, rest)
+	}
+}
+
+// mostRows bounds the rows that one read of many queries brings, but for
+// leastRows of each.
+const (
+	mostRows  = 200_000
+	leastRows = 100
+)
+
+// share is how many rows each of n queries may bring.
+func share(n int) int { return min(max(mostRows/n, leastRows), maxRows) }
+
+// fly reads what was asked, remembers it, and tells those that wait.
+func (f *flight) fly(l *line) {
+	defer f.cancel()
+	rows, limit, err := l.readPart(f.ctx, f.at.Revision, f.qs)
+	c := l.cache
+	f.err, f.entries = err, make([]*entry, len(f.keys))
+	for i := range f.keys {
+		k := f.keys[i]
+		if err == nil {
+			f.entries[i] = c.entryFor(&k, f.at, rows[i], len(rows[i]) == limit)
+			c.keep(k, f.entries[i])
+		}
+		s := c.shard(&k)
+		s.mu.Lock()
+		if at := (flightKey{k, f.at}); s.flying[at].flight == f {
+			delete(s.flying, at)
+		}
+		s.mu.Unlock()
+	}
+	close(f.done)
+}
+
+// readPart reads a part of the rows of each query in its turn; as many as limit
+// say that there may be more.
+func (l *line) readPart(ctx context.Context, at datastore.Revision, qs []datastore.RowQuery) (rows [][]datastore.Row, limit int, err error) {
+	done, err := l.cache.budget.acquire(ctx, int64(len(qs)))
+	if err != nil {
+		return nil, 0, err
+	}
+	count := int64(0)
+	defer func() { done(count) }()
+	l.cache.reads.Add(1)
+	limit = share(len(qs))
+	limited := make([]datastore.RowQuery, len(qs))
+	for i, q := range qs {
+		q.Limit = limit
+		limited[i] = q
+	}
+	rows = make([][]datastore.Row, len(qs))
+	err = datastore.ReadMany(ctx, l.log, l.store, at, limited, func(q int, r datastore.Row) bool {
+		rows[q] = append(rows[q], r)
+		count++
+		return true
+	})
+	return rows, limit, err
+}
+
+// readOn reads what is left, a part of each query at a time, and remembers none
+// of it.
+func (r *reading) readOn(ctx context.Context) error {
+	for len(r.rest) > 0 {
+		qs := make([]datastore.RowQuery, len(r.rest))
+		for i, u := range r.rest {
+			if qs[i] = r.qs[u.q]; u.after != nil {
+				qs[i].After = &u.after.Key
+			}
+		}
+		rows, limit, err := r.readPart(ctx, r.at.Revision, qs)
+		if err != nil {
+			return err
+		}
+		left := r.rest[:0]
+		for i, u := range r.rest {
+			if r.passOn(&u, rows[i]) && len(rows[i]) == limit {
+				u.after = &rows[i][limit-1]
+				left = append(left, u)
+			}
+		}
+		r.rest = left
+	}
+	return nil
+}
+
+// passOn passes rows on and reports whether more are wanted.
+func (r *reading) passOn(u *unread, rows []datastore.Row) bool {
+	most := r.qs[u.q].Limit
+	for i := range rows {
+		if u.given++; !r.f(u.q, rows[i]) || u.given == most {
+			return false
+		}
+	}
+	return true
+}

@@ -56,6 +56,9 @@ func Statements(d *Dialect) map[string]Statement {
 					index = "pemba_relationship_subject"
 				}
 				sorts := bySubject != (s.index == SubjectIndex)
+				if many := s.textOfMany(d); many != "" {
+					all[fmt.Sprintf("many: %s, by subject %v, after %v", name, bySubject, after != nil)] = Statement{many, len(args), index, sorts}
+				}
 				all[fmt.Sprintf("rows: %s, by subject %v, after %v", name, bySubject, after != nil)] = Statement{s.text(d), len(args), index, sorts}
 			}
 		}

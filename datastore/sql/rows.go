@@ -27,6 +27,8 @@ const keyColumns = `object_type, object_id, relation, subject_type, subject_id, 
 const (
 	firstRows = 100
 	mostRows  = 5000
+	// mostAsked bounds them where the caller says how many it wants.
+	mostAsked = 20_000
 )
 
 // shape is a row query without its values: each has one text, so that the
@@ -159,15 +161,33 @@ func (l *Log) text(s shape) string {
 	return t
 }
 
+// Part is a statement for rows, in parts.
+type Part struct {
+	From  string // the table, with its index
+	Where string
+	Order string
+	Exact bool // a query gives one row at most
+}
+
+// RowColumns are what a statement for rows selects.
+const RowColumns = keyColumns + `, created, caveat, context, expiration`
+
 // text makes the statement: $1 store, $2 revision, $3 limit, then the values.
 func (s shape) text(d *Dialect) string {
+	p, _ := s.part(d, "$%d")
+	return `SELECT ` + RowColumns + ` FROM ` + p.From + ` WHERE ` + p.Where + ` ORDER BY ` + p.Order + ` LIMIT $3`
+}
+
+// part makes the parts of a statement in which value is what stands for the values,
+// by their number, from the fourth. It returns the number of the last.
+func (s shape) part(d *Dialect, value string) (p Part, n int) {
 	columns := byObject
 	if s.bySubject {
 		columns = bySubject
 	}
 	var where strings.Builder
-	n := 3
-	next := func() string { n++; return fmt.Sprintf("$%d", n) }
+	n = 3
+	next := func() string { n++; return fmt.Sprintf(value, n) }
 	for i, c := range columns {
 		switch {
 		case s.exact[i]:
@@ -192,9 +212,10 @@ func (s shape) text(d *Dialect) string {
 		fmt.Fprintf(&where, " AND (%s) > (%s)", strings.Join(columns[fixed:], ", "), strings.Join(values, ", "))
 	}
 	from, store := d.Through(s.index)
-	return `SELECT ` + keyColumns + `, created, caveat, context, expiration FROM ` + from + `
-		WHERE ` + store + ` AND created <= $2 AND deleted > $2` + where.String() + `
-		ORDER BY ` + strings.Join(columns[:], ", ") + `, created LIMIT $3`
+	return Part{
+		From: from, Where: store + ` AND created <= $2 AND deleted > $2` + where.String(),
+		Order: strings.Join(columns[:], ", ") + `, created`, Exact: fixed == len(columns),
+	}, n
 }
 
 // page is what is left to read of one query.
@@ -207,7 +228,13 @@ type page struct {
 	found []datastore.Row
 }
 
-func newPage(q datastore.RowQuery) *page { return &page{q: q, after: q.After, size: firstRows} }
+func newPage(q datastore.RowQuery) *page {
+	p := &page{q: q, after: q.After, size: firstRows}
+	if q.Limit > 0 {
+		p.size = min(q.Limit, mostAsked) // who says how many wants them at once
+	}
+	return p
+}
 
 // limit is how many rows the next statement asks for.
 func (p *page) limit() int {
@@ -256,28 +283,19 @@ func (l *Log) Read(ctx context.Context, store datastore.StoreID, at datastore.Re
 func (l *Log) readPages(ctx context.Context, store datastore.StoreID, at datastore.Revision, pages []*page) error {
 	return l.readStore(ctx, store, func(c *pgxpool.Conn) error {
 		var batch pgx.Batch
-		var asked []*page
-		for _, p := range pages {
-			if p.done {
-				continue
-			}
-			s, args, ok := shaped(store, at, p.q, p.after, p.limit())
-			if !ok {
-				p.found, p.done = nil, true
-				continue
-			}
-			batch.Queue(l.text(s), args...)
-			asked = append(asked, p)
+		asked := l.gather(store, at, pages)
+		for _, g := range asked {
+			g.queue(l, &batch)
 		}
 		batch.Queue(selectHead, int64(store))
 		results := c.SendBatch(ctx, &batch)
 		defer results.Close()
-		for _, p := range asked {
+		for _, g := range asked {
 			rows, err := results.Query()
 			if err != nil {
 				return err
 			}
-			if err := p.collect(rows); err != nil {
+			if err := g.collect(rows); err != nil {
 				return err
 			}
 		}
@@ -289,33 +307,36 @@ func (l *Log) readPages(ctx context.Context, store datastore.StoreID, at datasto
 	})
 }
 
-// collect reads one page.
-func (p *page) collect(rows pgx.Rows) error {
-	defer rows.Close()
-	p.found = nil // a page that is read again begins anew
-	limit := p.limit()
-	for rows.Next() {
-		var r datastore.Row
-		var created int64
-		var expiration *int64
-		if err := rows.Scan(&r.Object.Type, &r.Object.ID, &r.Relation, &r.Subject.Type, &r.Subject.ID, &r.Subject.Relation,
-			&created, &r.Caveat.Name, &r.Caveat.Context, &expiration); err != nil {
-			return err
-		}
-		r.Created = datastore.Revision(created)
-		if expiration != nil {
-			r.Expiration = time.UnixMicro(*expiration).UTC()
-		}
-		p.found = append(p.found, r)
+// rowScan receives the columns of RowColumns.
+type rowScan struct {
+	row        datastore.Row
+	created    int64
+	expiration *int64
+}
+
+func (s *rowScan) targets(before ...any) []any {
+	r := &s.row
+	return append(before, &r.Object.Type, &r.Object.ID, &r.Relation, &r.Subject.Type, &r.Subject.ID, &r.Subject.Relation,
+		&s.created, &r.Caveat.Name, &r.Caveat.Context, &s.expiration)
+}
+
+func (s *rowScan) take() datastore.Row {
+	s.row.Created = datastore.Revision(s.created)
+	if s.expiration != nil {
+		s.row.Expiration = time.UnixMicro(*s.expiration).UTC()
 	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	if len(p.found) < limit {
+	return s.row
+}
+
+// begin empties a page: one that is read again begins anew.
+func (p *page) begin() { p.found = nil }
+
+// end says what a page that was read leaves to read.
+func (p *page) end() {
+	if len(p.found) < p.limit() {
 		p.done = true
-		return nil
+		return
 	}
 	last := p.found[len(p.found)-1].Key
-	p.after, p.size = &last, min(4*p.size, mostRows)
-	return nil
+	p.after, p.size = &last, max(p.size, min(4*p.size, mostRows))
 }

@@ -45,6 +45,10 @@ type Dialect struct {
 	// way that a statement can take that index only: which one is right follows
 	// from the question, and must not hang on statistics.
 	Through func(Index) (from, store string)
+	// Many makes the statement that asks many queries of one form: from gives their
+	// values, and their number n. It may decline, with "", where the database does
+	// better with one statement each.
+	Many func(p Part, from string) string
 	// ReadsWait tells that a read of a locked head waits for the lock. Then what a
 	// judge reads goes through the transaction that holds it.
 	ReadsWait bool

@@ -26,6 +26,13 @@ var Dialect = &sql.Dialect{
 			sql.ObjectIndex: "pemba_relationship_pkey", sql.SubjectIndex: "pemba_relationship_subject", sql.ClosedIndex: "pemba_relationship_deleted",
 		}[i], "store = $1"
 	},
+	// A limit for each query would be planned anew for each.
+	Many: func(p sql.Part, from string) string {
+		if !p.Exact {
+			return ""
+		}
+		return `SELECT n, ` + sql.RowColumns + ` FROM ` + from + ` INNER LOOKUP JOIN ` + p.From + ` ON ` + p.Where + ` WHERE $3::bigint > 0`
+	},
 	ReadsWait: true,
 	CloseRows: `UPDATE pemba_relationship AS r SET deleted = k.deleted
 		FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])

@@ -38,6 +38,10 @@ var Dialect = &sql.Dialect{
 			sql.ObjectIndex: "store = $1", sql.SubjectIndex: "- store = - $1::bigint", sql.ClosedIndex: "store + 0 = $1",
 		}[i]
 	},
+	Many: func(p sql.Part, from string) string {
+		return `SELECT q.n, r.* FROM ` + from + ` CROSS JOIN LATERAL
+			(SELECT ` + sql.RowColumns + ` FROM ` + p.From + ` WHERE ` + p.Where + ` ORDER BY ` + p.Order + ` LIMIT $3) AS r`
+	},
 	CloseRows: `WITH old AS MATERIALIZED (
 			SELECT r.ctid AS row, k.deleted
 			FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])

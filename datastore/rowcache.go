@@ -17,12 +17,14 @@ type RowCache interface {
 // RowLine remembers rows of one line of a store's history. What it is told of
 // changes says for which snapshots they hold.
 type RowLine interface {
-	// Changed notes that a change, or several, altered the relationships of keys. It
-	// is called before any snapshot holds them, in the order of history or more
-	// often, and returns the stamp of the snapshots that do.
-	Changed(keys iter.Seq[tuple.Key]) Stamp
+	// Changed notes what the changes after a revision, up to another, made of the
+	// relationships of keys: nil stands for one that is there no more. It is called
+	// before any snapshot holds them, each time from a revision that was given
+	// before, perhaps more than once for the same changes, and returns the stamp of
+	// the snapshots that hold them.
+	Changed(from, to Revision, relationships iter.Seq2[tuple.Key, *tuple.Relationship]) Stamp
 	// Read is Read of [ManyReader], of a snapshot. Its errors may wrap
-	// [ErrOverloaded].
+	// [ErrOverloaded]. It does not tell in which revision a row was created.
 	Read(ctx context.Context, at Position, qs []RowQuery, f func(q int, r Row) bool) error
 }
 

@@ -159,6 +159,7 @@ type line struct {
 	number uint64
 	log    datastore.Log
 	store  datastore.StoreID
+	recent recent
 }
 
 // keyOf makes the key of a query; false for one that is not remembered.
@@ -218,8 +219,9 @@ func (c *Cache) dependency(k *key) slots {
 }
 
 // Changed implements [datastore.RowLine].
-func (l *line) Changed(keys iter.Seq[tuple.Key]) datastore.Stamp {
+func (l *line) Changed(from, to datastore.Revision, relationships iter.Seq2[tuple.Key, *tuple.Relationship]) datastore.Stamp {
 	c := l.cache
+	l.recent.add(from, to, relationships)
 	stamp := c.stamps.Add(1)
 	touch := func(on slots) {
 		for i, at := range on {
@@ -228,7 +230,7 @@ func (l *line) Changed(keys iter.Seq[tuple.Key]) datastore.Stamp {
 			}
 		}
 	}
-	for k := range keys {
+	for k := range relationships {
 		o, s := k.Object, k.Subject
 		touch(c.hash(l.number, onePair, o.Type, o.ID, k.Relation, s.Type, s.ID))
 		if s.Relation != "" {
@@ -313,6 +315,10 @@ func (c *Cache) keep(k key, e *entry) {
 	s := c.shard(&k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.keep(k, e)
+}
+
+func (s *shard) keep(k key, e *entry) {
 	if old, ok := s.entries.Peek(k); ok {
 		if e.at.Stamp < old.at.Stamp {
 			return

@@ -77,6 +77,8 @@ func row(object string, n int) datastore.Row {
 		Subject: tuple.Subject{Object: tuple.Object{Type: "user", ID: fmt.Sprintf("%08d", n)}}}}}
 }
 
+func nothing(func(tuple.Key, *tuple.Relationship) bool) {}
+
 func viewersOf(object string) datastore.RowQuery {
 	return datastore.RowQuery{Filter: tuple.Filter{ObjectType: "document", ObjectID: object, Relation: "viewer"}}
 }
@@ -93,7 +95,7 @@ func TestTheCacheStaysInsideItsBytes(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	line := cache.Line(log, 1)
-	stamp := line.Changed(func(func(tuple.Key) bool) {})
+	stamp := line.Changed(0, 0, nothing)
 	r := rand.New(rand.NewPCG(1, 2))
 	for n := range steps {
 		q := viewersOf(fmt.Sprintf("%0*d", 1+r.IntN(20), r.IntN(1+n)))
@@ -102,7 +104,11 @@ func TestTheCacheStaysInsideItsBytes(t *testing.T) {
 			t.Fatalf("%d rows, want %d, %v", got, want, err)
 		}
 		if n%10 == 0 {
-			stamp = line.Changed(func(yield func(tuple.Key) bool) { yield(row(q.Filter.ObjectID, 1).Key) })
+			from := datastore.Revision(stamp)
+			stamp = line.Changed(from, from+1, func(yield func(tuple.Key, *tuple.Relationship) bool) {
+				r := row(q.Filter.ObjectID, 0).Relationship
+				yield(r.Key, &r)
+			})
 		}
 		if s := cache.Stats(); s.Bytes > budget {
 			t.Fatalf("%d bytes after %d reads", s.Bytes, n)

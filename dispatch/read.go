@@ -119,10 +119,17 @@ func (r *reading) look(ctx context.Context, q int) {
 	s := c.shard(&k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e, found := s.entries.Get(k); found && c.holds(e, r.at) {
-		c.hits.Add(1)
-		r.entries[q] = e
-		return
+	if e, found := s.entries.Get(k); found {
+		if !c.holds(e, r.at) {
+			if e = r.brought(e, &k, r.at); e != nil {
+				s.keep(k, e)
+			}
+		}
+		if e != nil {
+			c.hits.Add(1)
+			r.entries[q] = e
+			return
+		}
 	}
 	c.misses.Add(1)
 	if other, found := s.flying[flightKey{k, r.at}]; found && other.join() {
@@ -173,21 +180,30 @@ func (r *reading) give(q int, e *entry) {
 const (
 	mostRows  = 200_000
 	leastRows = 100
+	// subjectRows bounds what is read of a subject at once: who has more is asked
+	// about otherwise.
+	subjectRows = 2000
 )
 
-// share is how many rows each of n queries may bring.
-func share(n int) int { return min(max(mostRows/n, leastRows), maxRows) }
+// share is how many rows one of n queries may bring.
+func share(q *datastore.RowQuery, n int) int {
+	rows := min(max(mostRows/n, leastRows), maxRows)
+	if q.BySubject && q.After == nil {
+		rows = min(rows, subjectRows)
+	}
+	return rows
+}
 
 // fly reads what was asked, remembers it, and tells those that wait.
 func (f *flight) fly(l *line) {
 	defer f.cancel()
-	rows, limit, err := l.readPart(f.ctx, f.at.Revision, f.qs)
+	rows, limits, err := l.readPart(f.ctx, f.at.Revision, f.qs)
 	c := l.cache
 	f.err, f.entries = err, make([]*entry, len(f.keys))
 	for i := range f.keys {
 		k := f.keys[i]
 		if err == nil {
-			f.entries[i] = c.entryFor(&k, f.at, rows[i], len(rows[i]) == limit)
+			f.entries[i] = c.entryFor(&k, f.at, rows[i], len(rows[i]) == limits[i])
 			c.keep(k, f.entries[i])
 		}
 		s := c.shard(&k)
@@ -200,20 +216,21 @@ func (f *flight) fly(l *line) {
 	close(f.done)
 }
 
-// readPart reads a part of the rows of each query in its turn; as many as limit
+// readPart reads a part of the rows of each query in its turn; as many as its limit
 // say that there may be more.
-func (l *line) readPart(ctx context.Context, at datastore.Revision, qs []datastore.RowQuery) (rows [][]datastore.Row, limit int, err error) {
+func (l *line) readPart(ctx context.Context, at datastore.Revision, qs []datastore.RowQuery) (rows [][]datastore.Row, limits []int, err error) {
 	done, err := l.cache.budget.acquire(ctx, int64(len(qs)))
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	count := int64(0)
 	defer func() { done(count) }()
 	l.cache.reads.Add(1)
-	limit = share(len(qs))
+	limits = make([]int, len(qs))
 	limited := make([]datastore.RowQuery, len(qs))
 	for i, q := range qs {
-		q.Limit = limit
+		limits[i] = share(&q, len(qs))
+		q.Limit = limits[i]
 		limited[i] = q
 	}
 	rows = make([][]datastore.Row, len(qs))
@@ -222,7 +239,7 @@ func (l *line) readPart(ctx context.Context, at datastore.Revision, qs []datasto
 		count++
 		return true
 	})
-	return rows, limit, err
+	return rows, limits, err
 }
 
 // readOn reads what is left, a part of each query at a time, and remembers none
@@ -235,14 +252,14 @@ func (r *reading) readOn(ctx context.Context) error {
 				qs[i].After = &u.after.Key
 			}
 		}
-		rows, limit, err := r.readPart(ctx, r.at.Revision, qs)
+		rows, limits, err := r.readPart(ctx, r.at.Revision, qs)
 		if err != nil {
 			return err
 		}
 		left := r.rest[:0]
 		for i, u := range r.rest {
-			if r.passOn(&u, rows[i]) && len(rows[i]) == limit {
-				u.after = &rows[i][limit-1]
+			if r.passOn(&u, rows[i]) && len(rows[i]) == limits[i] {
+				u.after = &rows[i][limits[i]-1]
 				left = append(left, u)
 			}
 		}

@@ -28,19 +28,20 @@ type engine struct {
 	kind     *kind
 	wildcard datastore.ID // zero if the subject cannot match one
 
-	nodes   []node
-	table   table // key to node
-	links   []link
-	waiters []waiter
-	run     int32 // counts walks, to tell what an earlier one left half explored
-	roots   []int32
-	stack   []int32
-	pending []int32 // nodes that became final and did not yet tell
-	queue   []int32 // nodes whose reads wait for the round
-	early   bool    // a node became final before all its links since the last round
-	steps   int
-	reader  reader
-	origins origins
+	nodes       []node
+	table       table // key to node
+	links       []link
+	waiters     []waiter
+	run         int32 // counts walks, to tell what an earlier one left half explored
+	roots       []int32
+	stack       []int32
+	pending     []int32 // nodes that became final and did not yet tell
+	queue       []int32 // nodes whose reads wait for the round
+	early       bool    // a node became final before all its links since the last round
+	steps       int
+	reader      reader
+	origins     origins
+	memberships memberships
 
 	containers *containers // nil where the snapshot remembers none
 }
@@ -172,6 +173,7 @@ func (e *engine) forget() {
 	e.run, e.steps, e.early = 0, 0, false
 	clear(e.origins.list)
 	e.origins.list, e.origins.state, e.origins.nests = e.origins.list[:0], unasked, nil
+	e.memberships.forget()
 }
 
 // maxPooled is how large an engine's slices may be to be kept for the next

@@ -56,12 +56,17 @@ const (
 // arrow everything its left side holds. The first two come first because they
 // decide most often.
 func (e *engine) reads(n *node, qs []datastore.Query) []datastore.Query {
+	return e.readsWith(n, qs, true)
+}
+
+// readsWith is reads, with or without the query for the subject itself.
+func (e *engine) readsWith(n *node, qs []datastore.Query, itself bool) []datastore.Query {
 	q := datastore.Query{Object: n.object, Relation: n.part.tuples}
 	if n.part.form == arrow {
 		return append(qs, q)
 	}
 	wants := e.kind.wants[n.part.id]
-	if wants&direct != 0 {
+	if wants&direct != 0 && itself {
 		q.Subject, q.SubjectRelation = e.subject, e.userset
 		qs = append(qs, q)
 	}
@@ -221,17 +226,27 @@ func (e *engine) flush(ctx context.Context) error {
 	r := &e.reader
 	r.ctx, r.failed, r.qs, r.owner, r.found = ctx, nil, r.qs[:0], r.owner[:0], r.found[:0]
 	for _, i := range e.queue {
-		r.qs = e.reads(&e.nodes[i], r.qs)
-		for len(r.owner) < len(r.qs) {
-			r.owner = append(r.owner, i)
-		}
 		e.begin(i)
 	}
-	if err := e.view.Read(ctx, r.qs, r.gather); err != nil {
+	asks := e.askMemberships()
+	for _, i := range e.queue {
+		if e.memberships.state == known {
+			if err := e.matchMemberships(ctx, i); err != nil {
+				return err
+			}
+			if n := &e.nodes[i]; n.op == anyOf && n.sum == isYes {
+				continue
+			}
+		}
+		e.enqueue(i, e.readsWith(&e.nodes[i], r.qs, e.memberships.state == unknowable))
+	}
+	if err := e.readRound(ctx); err != nil {
 		return err
 	}
-	if r.failed != nil {
-		return r.failed
+	if asks {
+		if err := e.learnMemberships(ctx); err != nil {
+			return err
+		}
 	}
 	e.distribute()
 	for _, i := range e.queue {
@@ -240,6 +255,26 @@ func (e *engine) flush(ctx context.Context) error {
 	}
 	e.queue = e.queue[:0]
 	return nil
+}
+
+// enqueue takes the queries with those of a node at their end.
+func (e *engine) enqueue(i int32, qs []datastore.Query) {
+	r := &e.reader
+	for r.qs = qs; len(r.owner) < len(r.qs); {
+		r.owner = append(r.owner, i)
+	}
+}
+
+// readRound makes the reads of a round.
+func (e *engine) readRound(ctx context.Context) error {
+	r := &e.reader
+	if len(r.qs) == 0 {
+		return ctx.Err()
+	}
+	if err := e.view.Read(ctx, r.qs, r.gather); err != nil {
+		return err
+	}
+	return r.failed
 }
 
 // distribute gives the links found in a round to their nodes.
@@ -275,6 +310,9 @@ func (e *engine) newReader() {
 			return false
 		}
 		i := r.owner[q]
+		if i == noNode {
+			return e.memberships.take(edge)
+		}
 		l, ok, err := e.edge(r.ctx, i, &edge)
 		if ok {
 			r.found = append(r.found, discovery{i, l})

@@ -34,12 +34,10 @@ func (s *store) farState(st *state) *state {
 	f.far = &far{ctx: s.keeper.ctx, log: s.log, store: s.id, at: st.head.Revision}
 	f.line = s.newLine()
 	if f.far.line = f.line; f.line != nil {
-		f.far.stamp = f.line.Changed(none)
+		f.far.stamp = f.line.Changed(st.head.Revision, st.head.Revision, maps.All(f.far.changed))
 	}
 	return f
 }
-
-func none(func(tuple.Key) bool) {}
 
 // newLine begins to remember what is read of the store; nil if nothing is to be
 // remembered.
@@ -54,8 +52,8 @@ func (s *store) newLine() datastore.RowLine {
 // changed is told to those who remember, before any snapshot holds it.
 func (f *far) published(at datastore.Revision) *far {
 	next := f.after(at)
-	if f.line != nil && len(f.changed) > 0 {
-		next.stamp = f.line.Changed(maps.Keys(f.changed))
+	if f.line != nil && f.at < at {
+		next.stamp = f.line.Changed(f.at, at, maps.All(f.changed))
 	}
 	return next
 }

@@ -1,0 +1,264 @@
+// Package bench measures stores that are not in memory, on real databases.
+package bench_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/datastore/keeper"
+	"github.com/pembadb/pemba/datastore/sql"
+	"github.com/pembadb/pemba/datastore/sql/cockroach"
+	"github.com/pembadb/pemba/datastore/sql/postgres"
+	"github.com/pembadb/pemba/datastore/sql/sqltest"
+	"github.com/pembadb/pemba/dispatch"
+	"github.com/pembadb/pemba/graph"
+	"github.com/pembadb/pemba/tuple"
+)
+
+var bg = context.Background()
+
+func TestMain(m *testing.M) { sqltest.Main(m) }
+
+var size = flag.Int("size", 20_000, "how many relationships the benchmarks' store has")
+
+const schemaText = `definition user {}
+definition group { relation member: user | group#member }
+definition folder { relation parent: folder  relation viewer: user | group#member  permission view = viewer + parent->view }
+definition document { relation parent: folder  relation owner: user  relation viewer: user | group#member  permission view = owner + viewer + parent->view }
+`
+
+func touch(t testing.TB, k *keeper.Keeper, texts ...string) {
+	t.Helper()
+	var r datastore.Request
+	for _, text := range texts {
+		rel, err := tuple.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Updates = append(r.Updates, datastore.Update{Kind: datastore.Touch, Relationship: rel})
+	}
+	if _, err := k.Write(bg, datastore.Default, r); err != nil {
+		t.Error(err)
+	}
+}
+
+// fill writes a store's schema and relationships.
+func fill(t testing.TB, log datastore.Log, relationships iter.Seq[string]) {
+	t.Helper()
+	k, err := keeper.Open(log, keeper.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	if _, err := k.Write(bg, datastore.Default, datastore.Request{Schema: &datastore.SchemaUpdate{Text: schemaText}}); err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for r := range relationships {
+		if all = append(all, r); len(all) == 1000 {
+			touch(t, k, all...)
+			all = all[:0]
+		}
+	}
+	if len(all) > 0 {
+		touch(t, k, all...)
+	}
+}
+
+// bench is a store of folders in folders and groups in groups, on a database.
+type bench struct {
+	log                        func() datastore.Log
+	documents, users, elements int
+}
+
+func (b *bench) relationships(yield func(string) bool) {
+	for i := range b.documents {
+		for _, r := range []string{
+			fmt.Sprintf("document:%d#parent@folder:%d", i, i%b.elements), fmt.Sprintf("document:%d#viewer@group:%d#member", i, i*7%b.elements),
+			fmt.Sprintf("document:%d#owner@user:%d", i, i%b.users),
+		} {
+			if !yield(r) {
+				return
+			}
+		}
+	}
+	for i := range b.elements {
+		for _, r := range []string{
+			fmt.Sprintf("folder:%d#parent@folder:%d", i, i/4), fmt.Sprintf("folder:%d#viewer@group:%d#member", i, i*13%b.elements),
+			fmt.Sprintf("group:%d#member@group:%d#member", i, min(b.elements-1, 2*i+1)), fmt.Sprintf("group:%d#member@user:%d", i, i*31%b.users),
+		} {
+			if !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+func (b *bench) question(r *rand.Rand, zipf *rand.Zipf) graph.Question {
+	return graph.Question{
+		Resource: tuple.Object{Type: "document", ID: fmt.Sprint(zipf.Uint64())}, Permission: "view",
+		Subject: tuple.Subject{Object: tuple.Object{Type: "user", ID: fmt.Sprint(r.IntN(b.users))}},
+	}
+}
+
+// measure lets callers ask for a while on nodes, and reports what it saw.
+func (b *bench) measure(t *testing.B, nodes []*keeper.Keeper, writes float64) {
+	const callers = 16
+	var asked atomic.Int64
+	var mu sync.Mutex
+	var times []time.Duration
+	var wg sync.WaitGroup
+	began := time.Now()
+	for c := range callers {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(c), 5))
+			zipf := rand.NewZipf(r, 1.1, 10, uint64(b.documents-1))
+			var own []time.Duration
+			for asked.Add(1) <= int64(t.N) {
+				k := nodes[r.IntN(len(nodes))]
+				if r.Float64() < writes {
+					touch(t, k, fmt.Sprintf("document:%d#viewer@user:%d", r.IntN(b.documents), r.IntN(b.users)))
+					continue
+				}
+				start := time.Now()
+				s, err := k.At(context.Background(), datastore.Default, datastore.Consistency{})
+				if err == nil {
+					_, err = graph.Check(context.Background(), s, b.question(r, zipf), time.Now(), graph.Limits{})
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				own = append(own, time.Since(start))
+			}
+			mu.Lock()
+			times = append(times, own...)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	took := time.Since(began)
+	if len(times) == 0 {
+		return
+	}
+	slices.Sort(times)
+	t.ReportMetric(float64(len(times))/took.Seconds(), "checks/s")
+	t.ReportMetric(float64(times[len(times)/2].Microseconds()), "p50-µs")
+	t.ReportMetric(float64(times[len(times)*99/100].Microseconds()), "p99-µs")
+}
+
+func (b *bench) run(t *testing.B) {
+	for _, n := range []int{1, 3} {
+		open := func(cache func() *dispatch.Cache, resident int) (nodes []*keeper.Keeper, caches []*dispatch.Cache) {
+			for range n {
+				o := keeper.Options{ResidentMaxRelationships: resident, ResidentIdle: time.Hour, LoadPatience: time.Hour}
+				if c := cache(); c != nil {
+					o.Cache, caches = c, append(caches, c)
+				}
+				k, err := keeper.Open(b.log(), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := k.At(bg, datastore.Default, datastore.Consistency{}); err != nil {
+					t.Fatal(err)
+				}
+				nodes = append(nodes, k)
+			}
+			return nodes, caches
+		}
+		remember := func() *dispatch.Cache { return dispatch.New(dispatch.Options{}) }
+		nothing := func() *dispatch.Cache { return dispatch.New(dispatch.Options{Bytes: -1}) }
+		for _, c := range []struct {
+			name     string
+			cache    func() *dispatch.Cache
+			resident int
+			warm     bool
+			writes   float64
+		}{
+			{"resident", func() *dispatch.Cache { return nil }, 0, true, 0},
+			{"unremembered", nothing, *size / 10, false, 0},
+			{"cold", remember, *size / 10, false, 0},
+			{"warm", remember, *size / 10, true, 0},
+			{"warm-1%-writes", remember, *size / 10, true, 0.01},
+		} {
+			t.Run(fmt.Sprintf("nodes=%d/%s", n, c.name), func(t *testing.B) {
+				nodes, caches := open(c.cache, c.resident)
+				if c.warm {
+					for _, k := range nodes {
+						b.warm(t, k)
+					}
+				}
+				var before dispatch.Stats
+				for _, c := range caches {
+					s := c.Stats()
+					before.Hits, before.Misses, before.Reads = before.Hits+s.Hits, before.Misses+s.Misses, before.Reads+s.Reads
+				}
+				t.ResetTimer()
+				b.measure(t, nodes, c.writes)
+				var hits, misses, reads int64
+				for _, c := range caches {
+					s := c.Stats()
+					hits, misses, reads = hits+s.Hits, misses+s.Misses, reads+s.Reads
+				}
+				if hits+misses > before.Hits+before.Misses {
+					t.ReportMetric(float64(hits-before.Hits)/float64(hits+misses-before.Hits-before.Misses), "hit-ratio")
+					t.ReportMetric(float64(reads-before.Reads)/float64(t.N), "reads/op")
+				}
+				for _, k := range nodes {
+					k.Close()
+				}
+			})
+		}
+	}
+}
+
+func (b *bench) warm(t *testing.B, k *keeper.Keeper) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(99, 5))
+	zipf := rand.NewZipf(r, 1.1, 10, uint64(b.documents-1))
+	s, err := k.At(bg, datastore.Default, datastore.Consistency{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3000 {
+		if _, err := graph.Check(bg, s, b.question(r, zipf), time.Now(), graph.Limits{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkDirect asks a store of ten times the size that may be in memory, and
+// one that is in memory, in one run.
+func BenchmarkDirect(b *testing.B) {
+	for name, c := range map[string]struct {
+		uri     func(testing.TB) string
+		dialect *sql.Dialect
+		open    func(context.Context, string, sql.Options) (*sql.Log, error)
+	}{"postgres": {sqltest.Postgres, postgres.Dialect, postgres.Open}, "cockroachdb": {sqltest.Cockroach, cockroach.Dialect, cockroach.Open}} {
+		b.Run(name, func(b *testing.B) {
+			uri := c.uri(b)
+			if err := sql.Migrate(bg, c.dialect, uri, sql.Options{}, 0, func(sql.Step) {}); err != nil {
+				b.Fatal(err)
+			}
+			open := func() datastore.Log {
+				log, err := c.open(bg, uri, sql.Options{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				return log
+			}
+			x := &bench{log: open, documents: *size / 4, users: *size / 20, elements: *size / 16}
+			fill(b, open(), x.relationships)
+			x.run(b)
+		})
+	}
+}

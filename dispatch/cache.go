@@ -135,12 +135,12 @@ type shard struct {
 
 // key is a query, whole: entries of equal hash are told apart.
 type key struct {
-	line                    uint64
-	bySubject               bool
-	objectType, objectID    string
-	relation                string
-	subjectType, subjectID  string
-	subjectRelation, prefix string
+	line                   uint64
+	bySubject              bool
+	objectType, objectID   string
+	relation               string
+	subjectType, subjectID string
+	subjectRelation        string
 }
 
 // entry is what a query gave at a position; it never changes.

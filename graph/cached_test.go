@@ -1,7 +1,6 @@
 package graph_test
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -98,7 +97,7 @@ func TestRandomWorldsAgreeWhateverIsRemembered(t *testing.T) {
 			}
 		}
 	}
-	t.Log(fmt.Sprintf("%d questions, %d reads remembered", asked, hits))
+	t.Logf("%d questions, %d reads remembered", asked, hits)
 	if hits == 0 {
 		t.Error("nothing was remembered: this shows nothing")
 	}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/pembadb/pemba/datastore"
@@ -50,6 +51,8 @@ const (
 	// slotCount is how many places each of the two tables has in which changes are
 	// noted: what shares its places in both with changes is read again without need.
 	slotCount = 1 << 18
+	// maxLines is how many lines peers can ask about.
+	maxLines = 4096
 	// maxRows is how many rows of one query are remembered, and read at once; the
 	// rest is read a part at a time.
 	maxRows = 16_000
@@ -69,8 +72,10 @@ type Cache struct {
 	touched [2][]atomic.Uint64 // by hash: the stamp of the last change
 	lines   atomic.Uint64      // counts lines, to tell them apart
 	shards  [shardCount]shard
+	current *lru.Cache[lineKey, *line] // those that are told of changes
+	peers   Peers                      // nil: none
 
-	hits, misses, shared, reads atomic.Int64
+	hits, misses, shared, reads, asked, declined atomic.Int64
 }
 
 var _ datastore.RowCache = (*Cache)(nil)
@@ -85,12 +90,17 @@ func New(o Options) *Cache {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.room, s.flying = o.Bytes/shardCount, map[flightKey]seat{}
-		lru, err := simplelru.NewLRU[key, *entry](math.MaxInt, nil)
+		entries, err := simplelru.NewLRU[key, *entry](math.MaxInt, nil)
 		if err != nil {
 			panic(err) // the size is positive
 		}
-		s.entries = lru
+		s.entries = entries
 	}
+	current, err := lru.New[lineKey, *line](maxLines)
+	if err != nil {
+		panic(err) // the size is positive
+	}
+	c.current = current
 	return c
 }
 
@@ -99,6 +109,8 @@ type Stats struct {
 	Hits, Misses int64 // queries that were remembered, and that were not
 	Shared       int64 // of the misses: those that waited for the read of another
 	Reads        int64 // reads of the database, each of many queries
+	Asked        int64 // queries that a peer answered
+	Declined     int64 // queries that a peer was asked and did not answer
 	Bytes        int64
 	Entries      int
 	Reading      int // reads under way
@@ -107,7 +119,8 @@ type Stats struct {
 
 // Stats returns what there is to tell.
 func (c *Cache) Stats() Stats {
-	s := Stats{Hits: c.hits.Load(), Misses: c.misses.Load(), Shared: c.shared.Load(), Reads: c.reads.Load()}
+	s := Stats{Hits: c.hits.Load(), Misses: c.misses.Load(), Shared: c.shared.Load(), Reads: c.reads.Load(),
+		Asked: c.asked.Load(), Declined: c.declined.Load()}
 	for i := range c.shards {
 		shard := &c.shards[i]
 		shard.mu.Lock()
@@ -120,8 +133,8 @@ func (c *Cache) Stats() Stats {
 }
 
 // Line implements [datastore.RowCache].
-func (c *Cache) Line(log datastore.Log, store datastore.StoreID) datastore.RowLine {
-	return &line{cache: c, number: c.lines.Add(1), log: log, store: store}
+func (c *Cache) Line(log datastore.Log, store datastore.StoreID, incarnation datastore.Incarnation) datastore.RowLine {
+	return &line{cache: c, number: c.lines.Add(1), log: log, lineKey: lineKey{store, incarnation}}
 }
 
 // shard is a part of the cache with a lock of its own.
@@ -158,8 +171,15 @@ type line struct {
 	cache  *Cache
 	number uint64
 	log    datastore.Log
-	store  datastore.StoreID
+	lineKey
 	recent recent
+}
+
+// lineKey tells lines of different stores apart, and of a store that was made
+// anew.
+type lineKey struct {
+	store       datastore.StoreID
+	incarnation datastore.Incarnation
 }
 
 // keyOf makes the key of a query; false for one that is not remembered.
@@ -219,10 +239,13 @@ func (c *Cache) dependency(k *key) slots {
 }
 
 // Changed implements [datastore.RowLine].
-func (l *line) Changed(from, to datastore.Revision, relationships iter.Seq2[tuple.Key, *tuple.Relationship]) datastore.Stamp {
+func (l *line) Changed(from datastore.Revision, to datastore.Head, relationships iter.Seq2[tuple.Key, *tuple.Relationship]) datastore.Stamp {
 	c := l.cache
-	l.recent.add(from, to, relationships)
 	stamp := c.stamps.Add(1)
+	if from == to.Revision {
+		c.current.Add(l.lineKey, l)
+	}
+	l.recent.add(from, datastore.Position{Revision: to.Revision, Hash: to.Hash, Stamp: datastore.Stamp(stamp)}, relationships)
 	touch := func(on slots) {
 		for i, at := range on {
 			t := &c.touched[i][at]
@@ -252,7 +275,7 @@ func (c *Cache) last(on slots) datastore.Stamp {
 // holds reports whether an entry is what the query gives at a position.
 func (c *Cache) holds(e *entry, at datastore.Position) bool {
 	switch {
-	case e.at.Revision == at.Revision:
+	case e.at.Revision == at.Revision && e.at.Hash == at.Hash:
 		return true
 	case e.at.Stamp == 0 || at.Stamp == 0:
 		return false

@@ -94,8 +94,8 @@ func TestTheCacheStaysInsideItsBytes(t *testing.T) {
 	cache := dispatch.New(dispatch.Options{Bytes: budget})
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	line := cache.Line(log, 1)
-	stamp := line.Changed(0, 0, nothing)
+	line := cache.Line(log, 1, datastore.Incarnation{1})
+	stamp := line.Changed(0, datastore.Head{}, nothing)
 	r := rand.New(rand.NewPCG(1, 2))
 	for n := range steps {
 		q := viewersOf(fmt.Sprintf("%0*d", 1+r.IntN(20), r.IntN(1+n)))
@@ -105,7 +105,7 @@ func TestTheCacheStaysInsideItsBytes(t *testing.T) {
 		}
 		if n%10 == 0 {
 			from := datastore.Revision(stamp)
-			stamp = line.Changed(from, from+1, func(yield func(tuple.Key, *tuple.Relationship) bool) {
+			stamp = line.Changed(from, datastore.Head{Revision: from + 1}, func(yield func(tuple.Key, *tuple.Relationship) bool) {
 				r := row(q.Filter.ObjectID, 0).Relationship
 				yield(r.Key, &r)
 			})
@@ -148,7 +148,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 func TestReadsAreSharedAndEndWithTheLastWhoWaits(t *testing.T) {
 	log := &fake{rows: func(datastore.RowQuery) int { return 3 }, gate: make(chan struct{})}
 	cache := dispatch.New(dispatch.Options{})
-	line := cache.Line(log, 1)
+	line := cache.Line(log, 1, datastore.Incarnation{1})
 	first, leave := context.WithCancel(bg)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -192,7 +192,7 @@ func TestReadsAreSharedAndEndWithTheLastWhoWaits(t *testing.T) {
 func TestMoreReadsThanMayWaitAreRefused(t *testing.T) {
 	log := &fake{rows: func(datastore.RowQuery) int { return 1 }, gate: make(chan struct{})}
 	cache := dispatch.New(dispatch.Options{Reads: 2, Waiting: 3})
-	line := cache.Line(log, 1)
+	line := cache.Line(log, 1, datastore.Incarnation{1})
 	var wg sync.WaitGroup
 	for i := range 5 {
 		wg.Go(func() {
@@ -216,7 +216,7 @@ func TestMoreReadsThanMayWaitAreRefused(t *testing.T) {
 // as far as somebody wants it.
 func TestWhatIsTooLongToRememberIsReadAPartAtATime(t *testing.T) {
 	log := &fake{rows: func(q datastore.RowQuery) int { return map[string]int{"long": 25_000, "short": 7}[q.Filter.ObjectID] }}
-	line := dispatch.New(dispatch.Options{}).Line(log, 1)
+	line := dispatch.New(dispatch.Options{}).Line(log, 1, datastore.Incarnation{1})
 	for range 2 {
 		if n, err := read(bg, line, "short", "long", "none", "long"); n != 50_007 || err != nil {
 			t.Fatalf("%d rows, %v", n, err)

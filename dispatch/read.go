@@ -11,6 +11,7 @@ import (
 // at the same position waits for it; it is cut off when nobody does any more.
 type flight struct {
 	at      datastore.Position
+	alone   bool            // no peer is asked
 	ctx     context.Context // ends when nobody waits, not with that of who began it
 	cancel  context.CancelFunc
 	keys    []key
@@ -65,6 +66,7 @@ type unread struct {
 type reading struct {
 	*line
 	at      datastore.Position
+	alone   bool // no peer is asked
 	qs      []datastore.RowQuery
 	f       func(q int, r datastore.Row) bool
 	entries []*entry // by query; nil: not remembered
@@ -75,7 +77,12 @@ type reading struct {
 
 // Read implements [datastore.RowLine].
 func (l *line) Read(ctx context.Context, at datastore.Position, qs []datastore.RowQuery, f func(q int, r datastore.Row) bool) error {
-	r := &reading{line: l, at: at, qs: qs, f: f, entries: make([]*entry, len(qs)), seats: make([]seat, len(qs))}
+	return l.read(ctx, &reading{line: l, at: at, alone: at.Stamp == 0, qs: qs, f: f})
+}
+
+func (l *line) read(ctx context.Context, r *reading) error {
+	qs := r.qs
+	r.entries, r.seats = make([]*entry, len(qs)), make([]seat, len(qs))
 	defer r.leave()
 	for q := range qs {
 		r.look(ctx, q)
@@ -132,13 +139,13 @@ func (r *reading) look(ctx context.Context, q int) {
 		}
 	}
 	c.misses.Add(1)
-	if other, found := s.flying[flightKey{k, r.at}]; found && other.join() {
+	if other, found := s.flying[flightKey{k, r.at}]; found && (other.alone || !r.alone) && other.join() {
 		c.shared.Add(1)
 		r.seats[q] = other
 		return
 	}
 	if r.own == nil {
-		r.own = &flight{at: r.at, done: make(chan struct{})}
+		r.own = &flight{at: r.at, alone: r.alone, done: make(chan struct{})}
 		r.own.ctx, r.own.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	}
 	mine := seat{r.own, len(r.own.keys)}
@@ -197,7 +204,7 @@ func share(q *datastore.RowQuery, n int) int {
 // fly reads what was asked, remembers it, and tells those that wait.
 func (f *flight) fly(l *line) {
 	defer f.cancel()
-	rows, limits, err := l.readPart(f.ctx, f.at.Revision, f.qs)
+	rows, limits, err := l.readPart(f.ctx, f.at, f.qs, f.alone)
 	c := l.cache
 	f.err, f.entries = err, make([]*entry, len(f.keys))
 	for i := range f.keys {
@@ -216,16 +223,9 @@ func (f *flight) fly(l *line) {
 	close(f.done)
 }
 
-// readPart reads a part of the rows of each query in its turn; as many as its limit
-// say that there may be more.
-func (l *line) readPart(ctx context.Context, at datastore.Revision, qs []datastore.RowQuery) (rows [][]datastore.Row, limits []int, err error) {
-	done, err := l.cache.budget.acquire(ctx, int64(len(qs)))
-	if err != nil {
-		return nil, nil, err
-	}
-	count := int64(0)
-	defer func() { done(count) }()
-	l.cache.reads.Add(1)
+// readPart reads a part of the rows of each query; as many as its limit say that
+// there may be more.
+func (l *line) readPart(ctx context.Context, at datastore.Position, qs []datastore.RowQuery, alone bool) (rows [][]datastore.Row, limits []int, err error) {
 	limits = make([]int, len(qs))
 	limited := make([]datastore.RowQuery, len(qs))
 	for i, q := range qs {
@@ -233,13 +233,30 @@ func (l *line) readPart(ctx context.Context, at datastore.Revision, qs []datasto
 		q.Limit = limits[i]
 		limited[i] = q
 	}
-	rows = make([][]datastore.Row, len(qs))
-	err = datastore.ReadMany(ctx, l.log, l.store, at, limited, func(q int, r datastore.Row) bool {
+	if l.cache.peers == nil || alone {
+		rows, err = l.readLog(ctx, at.Revision, limited)
+	} else {
+		rows, err = l.readWithPeers(ctx, at, limited)
+	}
+	return rows, limits, err
+}
+
+// readLog reads the database, in its turn.
+func (l *line) readLog(ctx context.Context, at datastore.Revision, qs []datastore.RowQuery) ([][]datastore.Row, error) {
+	done, err := l.cache.budget.acquire(ctx, int64(len(qs)))
+	if err != nil {
+		return nil, err
+	}
+	count := int64(0)
+	defer func() { done(count) }()
+	l.cache.reads.Add(1)
+	rows := make([][]datastore.Row, len(qs))
+	err = datastore.ReadMany(ctx, l.log, l.store, at, qs, func(q int, r datastore.Row) bool {
 		rows[q] = append(rows[q], r)
 		count++
 		return true
 	})
-	return rows, limits, err
+	return rows, err
 }
 
 // readOn reads what is left, a part of each query at a time, and remembers none
@@ -252,7 +269,7 @@ func (r *reading) readOn(ctx context.Context) error {
 				qs[i].After = &u.after.Key
 			}
 		}
-		rows, limits, err := r.readPart(ctx, r.at.Revision, qs)
+		rows, limits, err := r.readPart(ctx, r.at, qs, true)
 		if err != nil {
 			return err
 		}

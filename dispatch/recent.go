@@ -12,9 +12,10 @@ import (
 // recent are the last changes of a line. What was remembered before them is
 // brought up to date by them, instead of being read again.
 type recent struct {
-	mu    sync.Mutex
-	steps []step
-	size  int // changes in steps
+	mu        sync.Mutex
+	steps     []step
+	size      int // changes in steps
+	positions []datastore.Position
 }
 
 // step is what the changes after a revision, up to another, made of relationships.
@@ -33,10 +34,25 @@ const (
 	// steps.
 	maxRecent = 512
 	maxSteps  = 256
+	// maxPositions is how many of the last revisions peers can ask about.
+	maxPositions = 1024
 )
 
-func (r *recent) add(from, to datastore.Revision, relationships iter.Seq2[tuple.Key, *tuple.Relationship]) {
-	s := step{from: from, to: to}
+// position returns what is known of a revision; false if it is not one of the
+// last.
+func (r *recent) position(at datastore.Revision, hash datastore.Hash) (datastore.Position, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := len(r.positions) - 1; i >= 0; i-- {
+		if p := r.positions[i]; p.Revision == at && p.Hash == hash {
+			return p, true
+		}
+	}
+	return datastore.Position{}, false
+}
+
+func (r *recent) add(from datastore.Revision, to datastore.Position, relationships iter.Seq2[tuple.Key, *tuple.Relationship]) {
+	s := step{from: from, to: to.Revision}
 	for k, now := range relationships {
 		if s.changes = append(s.changes, change{k, now}); len(s.changes) > maxRecent {
 			break
@@ -44,7 +60,11 @@ func (r *recent) add(from, to datastore.Revision, relationships iter.Seq2[tuple.
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(s.changes) > maxRecent || from == to {
+	if len(r.positions) == maxPositions {
+		r.positions = slices.Delete(r.positions, 0, maxPositions/2)
+	}
+	r.positions = append(r.positions, to)
+	if len(s.changes) > maxRecent || from == to.Revision {
 		r.steps, r.size = nil, 0
 		return
 	}

@@ -28,6 +28,7 @@ type serving struct {
 	token, tokenFile string
 	keeper           keeper.Options
 	dispatch         dispatch.Options
+	cluster          cluster
 	limits           server.Limits
 	log              *slog.Logger
 }
@@ -68,6 +69,7 @@ whoever reaches it may do everything.`,
 	f = cmd.Flags()
 	addLimits(f, &s.limits, &s.keeper, &s.dispatch)
 	s.place.add(f)
+	s.cluster.add(f)
 	f.StringVar(&s.addr, "grpc-addr", "127.0.0.1:50051", "where gRPC listens")
 	withEnv(f, "grpc-addr", "PEMBA_GRPC_ADDR")
 	f.StringVar(&s.token, "token", "", "an admin token for every store, any text; pemba token create makes others")
@@ -93,6 +95,12 @@ func (a *app) serve(ctx context.Context, s serving) error {
 	}
 	if _, _, err := net.SplitHostPort(s.addr); err != nil {
 		return usagef("--grpc-addr %q is no address to listen on; write HOST:PORT, such as 127.0.0.1:50051", s.addr)
+	}
+	if err := s.cluster.check(); err != nil {
+		return err
+	}
+	if s.dispatch.Bytes == 0 {
+		s.dispatch.Bytes = -1 // who says so wants nothing remembered
 	}
 	if token == "" && !loopback(s.addr) {
 		return usagef("without a token the server listens on loopback only, and %s is not; give --token, PEMBA_TOKEN or a file, or listen on 127.0.0.1", s.addr)
@@ -139,13 +147,14 @@ func loopback(addr string) bool {
 
 // node is a running server with its datastore.
 type node struct {
-	addr   string
-	server *server.Server
-	keeper *keeper.Keeper
-	cache  *dispatch.Cache
-	log    *slog.Logger
-	ended  chan error
-	failed chan error // the datastore can no longer be served from
+	addr    string
+	server  *server.Server
+	keeper  *keeper.Keeper
+	cache   *dispatch.Cache
+	meeting *meeting // nil: no cluster
+	log     *slog.Logger
+	ended   chan error
+	failed  chan error // the datastore can no longer be served from
 }
 
 func start(ctx context.Context, s serving, token string) (*node, error) {
@@ -155,11 +164,16 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 		return nil, err
 	}
 	n.cache = dispatch.New(s.dispatch)
+	if err := n.meet(&s.cluster); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
 	s.keeper.Cache = n.cache
 	if n.keeper, err = keeper.Open(log, s.keeper); err != nil {
+		n.meeting.leave()
 		return nil, fmt.Errorf("open datastore %s: %w", &s.place, errors.Join(err, log.Close()))
 	}
 	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, Limits: s.limits, Logger: s.log}); err != nil {
+		n.meeting.leave()
 		return nil, errors.Join(err, n.keeper.Close())
 	}
 	lis, err := net.Listen("tcp", s.addr)
@@ -168,9 +182,11 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 		if errors.As(err, &op) {
 			err = op.Err
 		}
+		n.meeting.leave()
 		return nil, errors.Join(fmt.Errorf("listen for gRPC on %s: %w; stop what listens there, or choose another --grpc-addr", s.addr, err), n.keeper.Close())
 	}
 	n.addr = lis.Addr().String()
+	n.meeting.serve()
 	go func() { n.ended <- n.server.Serve(lis) }()
 	return n, nil
 }
@@ -188,6 +204,7 @@ func (n *node) until(ctx context.Context) error {
 		n.drain(ctx)
 		err = <-n.ended
 	}
+	n.meeting.leave()
 	return errors.Join(err, n.keeper.Close())
 }
 

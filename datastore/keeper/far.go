@@ -32,28 +32,28 @@ func (s *store) farState(st *state) *state {
 	f := newState(s.id, st.head)
 	f.schema, f.text, f.names = st.schema, st.text, st.names
 	f.far = &far{ctx: s.keeper.ctx, log: s.log, store: s.id, at: st.head.Revision}
-	f.line = s.newLine()
+	f.line = s.newLine(st.head)
 	if f.far.line = f.line; f.line != nil {
-		f.far.stamp = f.line.Changed(st.head.Revision, st.head.Revision, maps.All(f.far.changed))
+		f.far.stamp = f.line.Changed(st.head.Revision, st.head, maps.All(f.far.changed))
 	}
 	return f
 }
 
 // newLine begins to remember what is read of the store; nil if nothing is to be
 // remembered.
-func (s *store) newLine() datastore.RowLine {
+func (s *store) newLine(head datastore.Head) datastore.RowLine {
 	if s.keeper.opts.Cache == nil || s.keeper.opts.Direct {
 		return nil
 	}
-	return s.keeper.opts.Cache.Line(s.log, s.id)
+	return s.keeper.opts.Cache.Line(s.log, s.id, head.Incarnation)
 }
 
 // published is f for what follows a state that is about to be published: what
 // changed is told to those who remember, before any snapshot holds it.
-func (f *far) published(at datastore.Revision) *far {
-	next := f.after(at)
-	if f.line != nil && f.at < at {
-		next.stamp = f.line.Changed(f.at, at, maps.All(f.changed))
+func (f *far) published(head datastore.Head) *far {
+	next := f.after(head.Revision)
+	if f.line != nil && f.at < head.Revision {
+		next.stamp = f.line.Changed(f.at, head, maps.All(f.changed))
 	}
 	return next
 }

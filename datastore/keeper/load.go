@@ -64,7 +64,7 @@ func (s *store) load(ctx context.Context, head datastore.Head) (*state, error) {
 	if s.keeper.bounded() && s.size.Load() > s.keeper.room(s) {
 		return s.farState(st), nil
 	}
-	st.line = s.newLine()
+	st.line = s.newLine(head)
 	direct := s.farState(st)
 	l, err := s.beginLoad(st, false)
 	if err != nil {

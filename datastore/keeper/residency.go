@@ -160,7 +160,7 @@ func (s *store) moveToMemory(ctx context.Context) error {
 		return nil
 	}
 	st := newState(s.id, p.head)
-	st.line = s.newLine()
+	st.line = s.newLine(p.head)
 	if err := s.loadSchema(ctx, st); err != nil {
 		return err
 	}

@@ -258,7 +258,7 @@ func (d *direct) readRows(ctx context.Context, qs []datastore.RowQuery, f func(q
 	if d.line == nil {
 		return datastore.ReadMany(ctx, d.log, d.store, d.head.Revision, qs, f)
 	}
-	return d.line.Read(ctx, datastore.Position{Revision: d.head.Revision, Stamp: d.stamp}, qs, f)
+	return d.line.Read(ctx, datastore.Position{Revision: d.head.Revision, Hash: d.head.Hash, Stamp: d.stamp}, qs, f)
 }
 
 // rowQueries appends the queries of rows that answer a query; none if nothing

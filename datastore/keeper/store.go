@@ -248,7 +248,7 @@ func (s *store) copy(st *state) *state {
 // the one that is current then.
 func (s *store) publish(st *state) *published {
 	if st.far != nil {
-		st.far = st.far.published(st.head.Revision)
+		st.far = st.far.published(st.head)
 	} else if st.crowded() {
 		if smaller, err := st.compacted(); err == nil {
 			st = smaller

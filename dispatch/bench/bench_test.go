@@ -262,3 +262,90 @@ func BenchmarkDirect(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkChecksBesideALookup compares the latency of steady checks alone with
+// that beside lookups of 100,000 results, one after the other, in one run.
+func BenchmarkChecksBesideALookup(b *testing.B) {
+	uri := sqltest.Postgres(b)
+	if err := sql.Migrate(bg, postgres.Dialect, uri, sql.Options{}, 0, func(sql.Step) {}); err != nil {
+		b.Fatal(err)
+	}
+	open := func() datastore.Log {
+		log, err := postgres.Open(bg, uri, sql.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return log
+	}
+	x := &bench{log: open, documents: *size / 4, users: *size / 20, elements: *size / 16}
+	fill(b, open(), func(yield func(string) bool) {
+		x.relationships(yield)
+		for i := range 100_000 {
+			if !yield(fmt.Sprintf("document:wide-%d#owner@user:wide", i)) {
+				return
+			}
+		}
+	})
+	cache := dispatch.New(dispatch.Options{})
+	k, err := keeper.Open(open(), keeper.Options{ResidentMaxRelationships: 100, ResidentIdle: time.Hour, Cache: cache})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer k.Close()
+	x.warm(b, k)
+	steady := func(ended func() bool) (times []time.Duration) {
+		r := rand.New(rand.NewPCG(1, 5))
+		zipf := rand.NewZipf(r, 1.1, 10, uint64(x.documents-1))
+		for range time.Tick(2 * time.Millisecond) {
+			if ended() {
+				break
+			}
+			start := time.Now()
+			s, err := k.At(dispatch.WithRequest(bg), datastore.Default, datastore.Consistency{})
+			if err == nil {
+				_, err = graph.Check(dispatch.WithRequest(bg), s, x.question(r, zipf), time.Now(), graph.Limits{})
+			}
+			if err != nil {
+				b.Error(err)
+				break
+			}
+			times = append(times, time.Since(start))
+		}
+		slices.Sort(times)
+		return times
+	}
+	for b.Loop() {
+		began := time.Now()
+		alone := steady(func() bool { return time.Since(began) > 3*time.Second })
+		var lookups atomic.Int64
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for range 3 {
+				found := 0
+				s, err := k.At(bg, datastore.Default, datastore.Consistency{})
+				if err == nil {
+					q := graph.ResourcesQuestion{Type: "document", Permission: "view", Subject: tuple.Subject{Object: tuple.Object{Type: "user", ID: "wide"}}}
+					_, err = graph.LookupResources(dispatch.WithRequest(bg), s, q, time.Now(), graph.Limits{}, graph.LookupOptions{}, func(graph.Found) bool { found++; return true })
+				}
+				if err != nil || found < 100_000 {
+					b.Errorf("%d results, %v", found, err)
+				}
+				lookups.Add(1)
+			}
+		}()
+		beside := steady(func() bool {
+			select {
+			case <-ended:
+				return true
+			default:
+				return false
+			}
+		})
+		p99 := func(t []time.Duration) float64 { return float64(t[len(t)*99/100].Microseconds()) }
+		b.ReportMetric(p99(alone), "alone-p99-µs")
+		b.ReportMetric(p99(beside), "beside-p99-µs")
+		b.ReportMetric(p99(beside)/p99(alone), "ratio")
+		b.ReportMetric(float64(len(beside)), "checks-beside")
+	}
+}

@@ -92,7 +92,8 @@ func relation(s *schema.Schema, typ, name string) (*schema.Relation, error) {
 	for i, r := range d.Relations {
 		names[i] = r.Text
 	}
-	return nil, fmt.Errorf("relation or permission %q of type %q is %w%s", name, typ, ErrUnknown, near(name, names))
+	err = fmt.Errorf("relation or permission %q of type %q is %w%s", name, typ, ErrUnknown, near(name, names))
+	return nil, datastore.With(err, "type", typ, "relation", name)
 }
 
 func definition(s *schema.Schema, typ string) (*schema.Definition, error) {
@@ -105,7 +106,7 @@ func definition(s *schema.Schema, typ string) (*schema.Definition, error) {
 		for i, d := range s.Definitions {
 			names[i] = d.Type
 		}
-		return nil, fmt.Errorf("type %q is %w%s", typ, ErrUnknownType, near(typ, names))
+		return nil, datastore.With(fmt.Errorf("type %q is %w%s", typ, ErrUnknownType, near(typ, names)), "type", typ)
 	}
 	return d, nil
 }

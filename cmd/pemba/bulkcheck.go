@@ -74,6 +74,9 @@ func (a *app) bulkCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bulk-check FILE",
 		Short: "Ask many questions from a file",
+		Example: `  pemba bulk-check questions.list
+  pemba bulk-check questions.list --summary
+  echo "document:readme#view@user:ada" | pemba bulk-check -`,
 		Long: `Ask the questions of a file, or of standard input for "-": one a line,
 
   document:readme#view@user:ada

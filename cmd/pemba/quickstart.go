@@ -18,6 +18,8 @@ func (a *app) quickstartCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "quickstart",
 		Short: "A tour on a server of its own, in three seconds",
+		Example: `  pemba quickstart
+  pemba quickstart --keep`,
 		Long: `Starts a real server with a temporary file on a free port, applies a schema,
 writes relationships, asks questions, changes something and shows the history:
 each command as you would type it, with its real output.`,

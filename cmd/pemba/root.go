@@ -93,7 +93,7 @@ wins. Exit codes: 0 yes or ok, 1 error, 2 usage, 3 no permission, 4 conditional.
 		a.lookupCommand(), a.historyCommand(), a.watchCommand())
 	add("change", a.schemaCommand(), a.relationshipCommand())
 	add("administer", a.storeCommand(), a.tokenCommand(), a.loadtestCommand())
-	root.AddCommand(a.versionCommand())
+	root.AddCommand(a.versionCommand(), a.referenceCommand())
 	return root
 }
 

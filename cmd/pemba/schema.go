@@ -451,7 +451,9 @@ func (a *app) schemaShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show",
 		Short: "Print the schema of a store",
-		Args:  takes(),
+		Example: `  pemba schema show
+  pemba schema show --store crm > crm.zed`,
+		Args: takes(),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, _ []string) error {
 		r, err := c.schemas.GetSchema(ctx, &pb.GetSchemaRequest{Store: c.store, Consistency: c.at})

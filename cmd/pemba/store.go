@@ -59,7 +59,9 @@ func (a *app) storeListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [PREFIX]",
 		Short: "List the stores",
-		Args:  takes("[PREFIX]"),
+		Example: `  pemba store list
+  pemba store list tenant-`,
+		Args: takes("[PREFIX]"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
 		request := &pb.ListStoresRequest{Consistency: c.at, Prefix: strings.Join(args, "")}
@@ -120,6 +122,8 @@ func (a *app) storeVerifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [NAME]",
 		Short: "Verify a store's history, and that answers come from what it says",
+		Example: `  pemba store verify default
+  pemba store verify crm --output json`,
 		Long: `Recompute the hash chain of a store's history, and compare the relationships, the
 names and the schema that answers come from with what it says. The hash that is
 printed, noted elsewhere, proves later that the history up to it was not

@@ -100,10 +100,11 @@ in the history. The secret goes to standard output, alone, and is kept nowhere.`
 
 func (a *app) tokenListCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the tokens, without their secrets",
-		Long:  "List the tokens, without their secrets; with --store those that are valid for it.",
-		Args:  takes(),
+		Use:     "list",
+		Short:   "List the tokens, without their secrets",
+		Example: `  pemba token list`,
+		Long:    "List the tokens, without their secrets; with --store those that are valid for it.",
+		Args:    takes(),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, _ []string) error {
 		request := &pb.ListTokensRequest{Consistency: c.at}
@@ -140,9 +141,10 @@ func (a *app) tokenListCommand() *cobra.Command {
 func (a *app) tokenRevokeCommand() *cobra.Command {
 	var id, reason string
 	cmd := &cobra.Command{
-		Use:   "revoke NAME",
-		Short: "Make a token invalid, for good",
-		Args:  takes("NAME"),
+		Use:     "revoke NAME",
+		Short:   "Make a token invalid, for good",
+		Example: `  pemba token revoke gateway`,
+		Args:    takes("NAME"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
 		r, err := c.tokens.RevokeToken(ctx, &pb.RevokeTokenRequest{Name: args[0], RequestId: id, Reason: reason})

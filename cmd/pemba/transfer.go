@@ -238,6 +238,8 @@ func (a *app) exportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export [FILE]",
 		Short: "Write the relationships of a store to a file",
+		Example: `  pemba relationship export relationships.list
+  pemba relationship export | grep "@user:ada"`,
 		Long: `Write the relationships of a store, or those that match --filter, at one revision
 to a file, or without one to standard output: one a line, or with --format yaml
 as a validation file with the schema. The file appears when it is complete.

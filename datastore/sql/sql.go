@@ -260,13 +260,27 @@ func (l *Log) problem(ctx context.Context, err error) error {
 		return ctx.Err()
 	case l.closed.Load():
 		return datastore.ErrClosed
-	case errors.As(err, &p) && !unreachable(p):
-		return fmt.Errorf("%s: %s (SQLSTATE %s)", l.dialect.Name, p.Message, p.Code)
 	case errors.As(err, &p):
-		return fmt.Errorf("%w: %s: %s (SQLSTATE %s)", datastore.ErrUnavailable, l.dialect.Name, p.Message, p.Code)
+		said := &databaseError{name: l.dialect.Name, error: p}
+		if unreachable(p) || l.dialect.Retry != nil && l.dialect.Retry(p) {
+			return fmt.Errorf("%w: %w", datastore.ErrUnavailable, said)
+		}
+		return said
 	}
 	return fmt.Errorf("%w: %s: %w", datastore.ErrUnavailable, l.dialect.Name, withoutConfig(err))
 }
+
+// databaseError is what a database said, without the details of pgx.
+type databaseError struct {
+	name  string
+	error *pgconn.PgError
+}
+
+func (e *databaseError) Error() string {
+	return fmt.Sprintf("%s: %s (SQLSTATE %s)", e.name, e.error.Message, e.error.Code)
+}
+
+func (e *databaseError) Unwrap() error { return e.error }
 
 // withoutConfig drops from a connection error what it tells about the
 // connection's settings, and what it tells twice.

@@ -42,6 +42,7 @@ type update struct {
 	conn  *pgxpool.Conn
 	store datastore.StoreID
 	head  headRow
+	lost  bool // a read of the judge failed: its error is the database's
 }
 
 func (u *update) run(ctx context.Context, have datastore.Head, judge func(datastore.Tail) ([]datastore.Entry, error)) (datastore.Head, error) {
@@ -50,8 +51,11 @@ func (u *update) run(ctx context.Context, have datastore.Head, judge func(datast
 		return datastore.Head{}, u.rollback(ctx, err)
 	}
 	entries, err := u.judged(tail, judge)
+	if err != nil && !u.lost {
+		err = ours(err)
+	}
 	if err != nil {
-		return datastore.Head{}, u.rollback(ctx, ours(err))
+		return datastore.Head{}, u.rollback(ctx, err)
 	}
 	resolving := u.log.isUnresolved(u.store)
 	if len(entries) == 0 && !resolving {
@@ -202,6 +206,7 @@ func (u *update) request(ctx context.Context, id string) (e datastore.Entry, fou
 		return e, false, nil
 	}
 	entries, err := changes(ctx, u.conn, u.store, selectRequest, int64(u.store), []byte(id))
+	u.lost = u.lost || err != nil
 	if err != nil || len(entries) == 0 {
 		return e, false, err
 	}

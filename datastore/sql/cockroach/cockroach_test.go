@@ -42,13 +42,30 @@ func TestCockroachIsALog(t *testing.T) { datastoretest.Run(t, empty) }
 func TestTheKeeperOverCockroach(t *testing.T) { datastoretest.RunKeeper(t, empty) }
 
 func TestAVerificationInCockroach(t *testing.T) {
-	sqltest.RunVerify(t, sqltest.Target{Empty: migrated, Open: cockroach.Open})
+	sqltest.RunVerify(t, sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open})
 }
 
 func TestFaultsInCockroach(t *testing.T) {
-	sqltest.RunFaults(t, sqltest.Target{Empty: migrated, Open: cockroach.Open})
+	sqltest.RunFaults(t, sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open})
 }
 
 func BenchmarkCockroach(b *testing.B) {
-	sqltest.RunBenchmarks(b, sqltest.Target{Empty: migrated, Open: cockroach.Open})
+	sqltest.RunBenchmarks(b, sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open})
+}
+
+func TestProcessesOnCockroachAreKilled(t *testing.T) {
+	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
+	target.RunProcesses(t, func() error { return nil })
+}
+
+func TestProcessesOnThreeCockroachNodes(t *testing.T) {
+	target := sqltest.Target{Scheme: "cockroachdb", Open: cockroach.Open}
+	target.RunProcessesOnThreeNodes(t, func(uri string) error {
+		return sql.Migrate(bg, cockroach.Dialect, uri, sql.Options{}, 0, func(sql.Step) {})
+	})
+}
+
+func TestTheNewEnemyInCockroach(t *testing.T) {
+	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
+	target.RunNewEnemy(t)
 }

@@ -42,13 +42,23 @@ func TestPostgresIsALog(t *testing.T) { datastoretest.Run(t, empty) }
 func TestTheKeeperOverPostgres(t *testing.T) { datastoretest.RunKeeper(t, empty) }
 
 func TestAVerificationInPostgres(t *testing.T) {
-	sqltest.RunVerify(t, sqltest.Target{Empty: migrated, Open: postgres.Open})
+	sqltest.RunVerify(t, sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open})
 }
 
 func TestFaultsInPostgres(t *testing.T) {
-	sqltest.RunFaults(t, sqltest.Target{Empty: migrated, Open: postgres.Open})
+	sqltest.RunFaults(t, sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open})
 }
 
 func BenchmarkPostgres(b *testing.B) {
-	sqltest.RunBenchmarks(b, sqltest.Target{Empty: migrated, Open: postgres.Open})
+	sqltest.RunBenchmarks(b, sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open})
+}
+
+func TestProcessesOnPostgresAreKilled(t *testing.T) {
+	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
+	target.RunProcesses(t, sqltest.RestartPostgres)
+}
+
+func TestTheNewEnemyInPostgres(t *testing.T) {
+	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
+	target.RunNewEnemy(t)
 }

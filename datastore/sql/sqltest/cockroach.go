@@ -1,12 +1,15 @@
 package sqltest
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/cockroach-go/v2/testserver"
 )
@@ -77,4 +80,47 @@ func stopCockroach() {
 	if cockroach.server != nil {
 		cockroach.server.Stop()
 	}
+}
+
+// RunProcessesOnThreeNodes is RunProcesses on a cluster of three database nodes,
+// one of which is killed and started again. It takes a minute, so only -soak runs
+// it.
+func (target Target) RunProcessesOnThreeNodes(t *testing.T, migrate func(uri string) error) {
+	if !*soak {
+		t.Skip("it starts three database nodes; run it with -soak")
+	}
+	path, err := exec.LookPath(cmp.Or(os.Getenv("COCKROACH_BINARY"), "cockroach"))
+	if err != nil {
+		t.Skip("there is no cockroach on the PATH or in COCKROACH_BINARY")
+	}
+	s, err := testserver.NewTestServer(testserver.CockroachBinaryPathOpt(path), testserver.ThreeNodeOpt(), testserver.StoreOnDiskOpt())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	var hosts []string
+	for i := range 3 {
+		if err := s.WaitForInitFinishForNode(i); err != nil {
+			t.Fatal(err)
+		}
+		hosts = append(hosts, s.PGURLForNode(i).Host)
+	}
+	first := s.PGURLForNode(0)
+	if err := settle(first.String()); err != nil {
+		t.Fatal(err)
+	}
+	if err := execute(first.String(), "CREATE DATABASE pemba"); err != nil {
+		t.Fatal(err)
+	}
+	uri := fmt.Sprintf("postgres://root@%s/pemba?sslmode=disable", strings.Join(hosts, ","))
+	if err := migrate(uri); err != nil {
+		t.Fatal(err)
+	}
+	target.runProcesses(t, uri, nil, func() error {
+		if err := s.StopNode(1); err != nil {
+			return err
+		}
+		time.Sleep(3 * time.Second)
+		return s.StartNode(1)
+	})
 }

@@ -20,6 +20,8 @@ import (
 
 // Target is a kind of database under test.
 type Target struct {
+	// Scheme is how a datastore's URI begins: postgres, cockroachdb.
+	Scheme string
 	// Empty gives the URI of an empty, migrated database.
 	Empty func(t testing.TB) string
 	Open  func(ctx context.Context, uri string, o sql.Options) (*sql.Log, error)

@@ -51,6 +51,8 @@ type cluster struct {
 	folder  string
 	port    int
 	process *exec.Cmd
+	owner   *syscall.Credential
+	data    string
 }
 
 var postgres cluster
@@ -150,7 +152,13 @@ func (c *cluster) run() (err error) {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
-	c.process = c.command(owner, "postgres", "-D", data, "-k", c.folder, "-h", "127.0.0.1", "-p", strconv.Itoa(c.port),
+	c.owner, c.data = owner, data
+	return c.serve()
+}
+
+// serve starts the server and waits until it answers.
+func (c *cluster) serve() (err error) {
+	c.process = c.command(c.owner, "postgres", "-D", c.data, "-k", c.folder, "-h", "127.0.0.1", "-p", strconv.Itoa(c.port),
 		"-c", "max_connections=300", "-c", "shared_buffers=128MB")
 	var log bytes.Buffer
 	c.process.Stderr = &log

@@ -1,6 +1,9 @@
 package datastore
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // ManyReader is a Log that answers many queries in one round trip.
 type ManyReader interface {
@@ -15,6 +18,15 @@ type HeadsReader interface {
 	// Heads returns the heads of stores; those that have no line of history are
 	// left out.
 	Heads(ctx context.Context, stores []StoreID) (map[StoreID]Head, error)
+}
+
+// Leaser is a Log that several nodes share, and that tells which of them does what
+// one does for all. A lease saves double work and nothing else: two that hold it
+// do no harm.
+type Leaser interface {
+	// Lease takes or renews the lease of a name for a while, and reports whether
+	// holder has it.
+	Lease(ctx context.Context, name, holder string, ttl time.Duration) (bool, error)
 }
 
 // ReadMany answers many queries: in one round trip where the Log is a

@@ -12,6 +12,7 @@ import (
 	"net"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -116,7 +117,13 @@ func New(c Config) (*Server, error) {
 }
 
 // Serve answers on lis until the Server stops; it returns nil then.
-func (s *Server) Serve(lis net.Listener) error { return s.grpc.Serve(lis) }
+func (s *Server) Serve(lis net.Listener) error {
+	var watch sync.WaitGroup
+	watch.Go(s.watchHealth)
+	defer watch.Wait()
+	defer s.stop()
+	return s.grpc.Serve(lis)
+}
 
 // GracefulStop lets calls under way finish, ends watches, and when ctx ends first
 // cuts off what is left.

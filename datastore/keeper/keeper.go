@@ -94,6 +94,7 @@ func (o Options) withDefaults() Options {
 type Keeper struct {
 	log  datastore.Log
 	opts Options
+	node string // a random name, among those that share the Log
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -118,7 +119,7 @@ var _ datastore.Datastore = (*Keeper)(nil)
 // half deleted is put right.
 func Open(log datastore.Log, opts Options) (*Keeper, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &Keeper{log: log, opts: opts.withDefaults(), ctx: ctx, cancel: cancel}
+	k := &Keeper{log: log, opts: opts.withDefaults(), node: rand.Text(), ctx: ctx, cancel: cancel}
 	k.resident.sizes = map[*store]int64{}
 	heads, ok := log.(datastore.HeadsReader)
 	k.confirming = ok

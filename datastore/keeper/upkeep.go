@@ -23,13 +23,27 @@ func (k *Keeper) upkeep() {
 	for {
 		select {
 		case <-tick.C:
-			if err := k.Tidy(k.ctx); err != nil && k.ctx.Err() == nil {
+			ours, err := k.lease(k.ctx)
+			if ours {
+				err = k.Tidy(k.ctx)
+			}
+			if err != nil && k.ctx.Err() == nil {
 				slog.Error("upkeep of stores failed; it is tried again", "error", err)
 			}
 		case <-k.ctx.Done():
 			return
 		}
 	}
+}
+
+// lease reports whether upkeep is this node's, where several share the Log. It
+// passes to another when this one does not renew it three times.
+func (k *Keeper) lease(ctx context.Context) (bool, error) {
+	l, shared := k.log.(datastore.Leaser)
+	if !shared {
+		return true, nil
+	}
+	return l.Lease(ctx, "upkeep", k.node, 3*k.opts.SweepEvery)
 }
 
 // Tidy does at once, for every store, what otherwise happens every SweepEvery:

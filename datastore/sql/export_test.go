@@ -14,19 +14,20 @@ type Statement struct {
 	Parameters int
 	Index      string
 	Sorts      bool // a few rows, by nature
+	Args       []any
 }
 
 // Statements are those that must never read a whole table.
 func Statements(d *Dialect) map[string]Statement {
 	all := map[string]Statement{
-		"head":     {selectHead, 1, "", false},
-		"lock":     {lockHead, 1, "", false},
-		"after":    {selectAfter, 3, "pemba_change_pkey", true},
-		"change":   {selectChange, 2, "pemba_change_pkey", false},
-		"request":  {selectRequest, 2, "pemba_change_request", false},
-		"close":    {d.CloseRows, 8, "pemba_relationship_pkey", false},
-		"collect":  {collectRows(d), 3, "pemba_relationship_deleted", false},
-		"new head": {updateHead, 4, "", false},
+		"head":     {selectHead, 1, "", false, []any{int64(1)}},
+		"lock":     {lockHead, 1, "", false, []any{int64(1)}},
+		"after":    {selectAfter, 3, "pemba_change_pkey", true, []any{int64(1), int64(1), 10}},
+		"change":   {selectChange, 2, "pemba_change_pkey", false, []any{int64(1), int64(1)}},
+		"request":  {selectRequest, 2, "pemba_change_request", false, []any{int64(1), []byte("r")}},
+		"close":    {d.CloseRows, 8, "pemba_relationship_pkey", false, append(newKeys(1).args(1), []int64{1})},
+		"collect":  {collectRows(d), 3, "pemba_relationship_deleted", false, []any{int64(1), int64(1), 10}},
+		"new head": {updateHead, 4, "", false, []any{int64(1), int64(1), []byte{}, int64(1)}},
 	}
 	key := tuple.Key{Object: tuple.Object{Type: "t", ID: "i"}, Relation: "r", Subject: tuple.Subject{Object: tuple.Object{Type: "t", ID: "i"}, Relation: "r"}}
 	filters := map[string]tuple.Filter{
@@ -57,9 +58,9 @@ func Statements(d *Dialect) map[string]Statement {
 				}
 				sorts := bySubject != (s.index == SubjectIndex)
 				if many := s.textOfMany(d); many != "" {
-					all[fmt.Sprintf("many: %s, by subject %v, after %v", name, bySubject, after != nil)] = Statement{many, len(args), index, sorts}
+					all[fmt.Sprintf("many: %s, by subject %v, after %v", name, bySubject, after != nil)] = Statement{many, len(args), index, sorts, (&group{args: [][]any{args, args}}).arrays()}
 				}
-				all[fmt.Sprintf("rows: %s, by subject %v, after %v", name, bySubject, after != nil)] = Statement{s.text(d), len(args), index, sorts}
+				all[fmt.Sprintf("rows: %s, by subject %v, after %v", name, bySubject, after != nil)] = Statement{s.text(d), len(args), index, sorts, args}
 			}
 		}
 	}

@@ -105,6 +105,11 @@ func (g *group) queue(l *Log, batch *pgx.Batch) {
 		batch.Queue(l.text(g.shape), g.args[0]...)
 		return
 	}
+	batch.Queue(g.many, g.arrays()...)
+}
+
+// arrays are the arguments of the statement for many.
+func (g *group) arrays() []any {
 	args := slices.Clone(g.args[0][:3])
 	for v := 3; v < len(g.args[0]); v++ {
 		values := make([]string, len(g.args))
@@ -113,7 +118,7 @@ func (g *group) queue(l *Log, batch *pgx.Batch) {
 		}
 		args = append(args, values)
 	}
-	batch.Queue(g.many, args...)
+	return args
 }
 
 // collect reads a page of each query.

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pembadb/pemba/datastore/sql"
+	"github.com/pembadb/pemba/datastore/sql/cockroach"
 	"github.com/pembadb/pemba/datastore/sql/postgres"
 	"github.com/pembadb/pemba/datastore/sql/sqltest"
 )
@@ -70,4 +71,43 @@ func TestEveryStatementTakesItsIndexInPostgres(t *testing.T) {
 	exec("ANALYZE")
 	check("analyzed")
 	t.Log(fmt.Sprint(len(sql.Statements(postgres.Dialect)), " statements"))
+}
+
+// Every statement takes its index in CockroachDB, and reads no table whole.
+func TestEveryStatementTakesItsIndexInCockroach(t *testing.T) {
+	uri := sqltest.Cockroach(t)
+	if err := sql.Migrate(bg, cockroach.Dialect, uri, sql.Options{}, 0, func(sql.Step) {}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := pgx.Connect(bg, uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(bg)
+	check := func(when string) {
+		for name, s := range sql.Statements(cockroach.Dialect) {
+			rows, err := c.Query(bg, "EXPLAIN "+s.Text, s.Args...)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			if err != nil {
+				t.Fatalf("%s: %v\n%s", name, err, s.Text)
+			}
+			plan := strings.Join(lines, "\n")
+			if strings.Contains(plan, "FULL SCAN") || !strings.Contains(plan, "@"+s.Index) {
+				t.Errorf("%s, %s:\n%s\n%s", when, name, s.Text, plan)
+			}
+		}
+	}
+	check("empty")
+	for _, statement := range []string{
+		`INSERT INTO pemba_relationship SELECT 1 + n % 3, 'document', 'd' || n::STRING, 'viewer', 'user', 'u' || (n % 100)::STRING, '', n, 9223372036854775807, '', '', NULL FROM generate_series(1, 5000) AS g (n)`,
+		`ANALYZE pemba_relationship`,
+	} {
+		if _, err := c.Exec(bg, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("analyzed")
 }

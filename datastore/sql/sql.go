@@ -129,6 +129,7 @@ var (
 	_ datastore.Hinter      = (*Log)(nil)
 	_ datastore.HeadsReader = (*Log)(nil)
 	_ datastore.ManyReader  = (*Log)(nil)
+	_ datastore.Leaser      = (*Log)(nil)
 )
 
 // Open connects to a database that was migrated. Its errors never hold the

@@ -145,4 +145,13 @@ var migrations = []sql.Migration{{
 			PRIMARY KEY (store, revision)
 		)`,
 	},
+}, {
+	Name: "leases",
+	Statements: []string{
+		`CREATE TABLE pemba_lease (
+			name STRING PRIMARY KEY,
+			holder STRING NOT NULL,
+			until TIMESTAMPTZ NOT NULL
+		)`,
+	},
 }}

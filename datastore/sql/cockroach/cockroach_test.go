@@ -69,3 +69,8 @@ func TestTheNewEnemyInCockroach(t *testing.T) {
 	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
 	target.RunNewEnemy(t)
 }
+
+func TestALeaseInCockroach(t *testing.T) {
+	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
+	target.RunLease(t)
+}

@@ -174,4 +174,13 @@ var migrations = []sql.Migration{{
 			PRIMARY KEY (store, revision)
 		)`,
 	},
+}, {
+	Name: "leases",
+	Statements: []string{
+		`CREATE TABLE pemba_lease (
+			name text PRIMARY KEY,
+			holder text NOT NULL,
+			until timestamptz NOT NULL
+		)`,
+	},
 }}

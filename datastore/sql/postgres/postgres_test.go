@@ -62,3 +62,8 @@ func TestTheNewEnemyInPostgres(t *testing.T) {
 	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
 	target.RunNewEnemy(t)
 }
+
+func TestALeaseInPostgres(t *testing.T) {
+	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
+	target.RunLease(t)
+}

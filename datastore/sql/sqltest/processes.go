@@ -334,7 +334,7 @@ func (target Target) runProcesses(t *testing.T, uri string, proxy *Proxy, distur
 	_, rest, _ := strings.Cut(uri, "://")
 	for range 3 {
 		p := &process{binary: binary, datastore: target.Scheme + "://" + rest, addr: "127.0.0.1:0"}
-		if err := p.start(); err != nil {
+		if err := p.startUntil(30 * time.Second); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(p.kill)

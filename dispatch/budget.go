@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pembadb/pemba/datastore"
 )
@@ -13,6 +14,30 @@ import (
 // Request is on whose account reads are made. The zero value is ready.
 type Request struct {
 	tag float64 // the virtual time at which its reads so far were due; budget.mu
+
+	remembered, shared, peers, database, trips atomic.Int64
+}
+
+// Sources tells where what a request read came from.
+type Sources struct {
+	Remembered int64 // queries that this node knew
+	Shared     int64 // that another request was reading already
+	Peers      int64 // that another node answered
+	Database   int64 // that the database answered
+	Trips      int64 // round trips to the database
+}
+
+// Sources returns where what was read so far came from.
+func (r *Request) Sources() Sources {
+	return Sources{r.remembered.Load(), r.shared.Load(), r.peers.Load(), r.database.Load(), r.trips.Load()}
+}
+
+// requestOf returns the account of a context, or one of its own.
+func requestOf(ctx context.Context) *Request {
+	if r, ok := ctx.Value(RequestKey{}).(*Request); ok {
+		return r
+	}
+	return new(Request)
 }
 
 // RequestKey is the key under which a context has its *Request.
@@ -64,10 +89,7 @@ const rowsPerQuery = 50
 // number of rows that came. It fails with ErrOverloaded when too many wait, and
 // with the context's error when that ends.
 func (b *budget) acquire(ctx context.Context, queries int64) (done func(rows int64), err error) {
-	r, ok := ctx.Value(RequestKey{}).(*Request)
-	if !ok {
-		r = new(Request)
-	}
+	r := requestOf(ctx)
 	w, err := b.enter(r, float64(queries))
 	if err != nil {
 		return nil, err

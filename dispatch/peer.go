@@ -124,6 +124,7 @@ func (l *line) readWithPeers(ctx context.Context, at datastore.Position, qs []da
 				return
 			}
 			l.cache.asked.Add(int64(len(which)))
+			requestOf(ctx).peers.Add(int64(len(which)))
 			put(which, found)
 		})
 	}

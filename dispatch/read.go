@@ -73,6 +73,7 @@ type reading struct {
 	seats   []seat   // by query, where there is no entry; none: not to be remembered
 	own     *flight
 	rest    []unread
+	account *Request
 }
 
 // Read implements [datastore.RowLine].
@@ -82,6 +83,7 @@ func (l *line) Read(ctx context.Context, at datastore.Position, qs []datastore.R
 
 func (l *line) read(ctx context.Context, r *reading) error {
 	qs := r.qs
+	r.account = requestOf(ctx)
 	r.entries, r.seats = make([]*entry, len(qs)), make([]seat, len(qs))
 	defer r.leave()
 	for q := range qs {
@@ -134,6 +136,7 @@ func (r *reading) look(ctx context.Context, q int) {
 		}
 		if e != nil {
 			c.hits.Add(1)
+			r.account.remembered.Add(1)
 			r.entries[q] = e
 			return
 		}
@@ -141,6 +144,7 @@ func (r *reading) look(ctx context.Context, q int) {
 	c.misses.Add(1)
 	if other, found := s.flying[flightKey{k, r.at}]; found && (other.alone || !r.alone) && other.join() {
 		c.shared.Add(1)
+		r.account.shared.Add(1)
 		r.seats[q] = other
 		return
 	}
@@ -250,6 +254,9 @@ func (l *line) readLog(ctx context.Context, at datastore.Revision, qs []datastor
 	count := int64(0)
 	defer func() { done(count) }()
 	l.cache.reads.Add(1)
+	account := requestOf(ctx)
+	account.trips.Add(1)
+	account.database.Add(int64(len(qs)))
 	rows := make([][]datastore.Row, len(qs))
 	err = datastore.ReadMany(ctx, l.log, l.store, at, qs, func(q int, r datastore.Row) bool {
 		rows[q] = append(rows[q], r)

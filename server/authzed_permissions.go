@@ -76,6 +76,7 @@ func (p *authzedPermissions) CheckPermission(ctx context.Context, r *authzedv1.C
 	if err != nil {
 		return nil, unknownIn(err, s.Schema(), &q)
 	}
+	p.metrics.answered([]graph.Answer{a}, nil)
 	out.Permissionship, out.PartialCaveatInfo = permissionship(a), partialCaveat(a)
 	return out, nil
 }
@@ -105,6 +106,7 @@ func authzedBulk[Q asking](ctx context.Context, s *Server, c *authzedv1.Consiste
 		}
 	}
 	answers, errs := graph.CheckBulk(ctx, snapshot, qs, now, s.limits.graph())
+	s.metrics.answered(answers, errs)
 	if err := ctx.Err(); err != nil {
 		snapshot.Close()
 		return nil, nil, err

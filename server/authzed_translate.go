@@ -59,7 +59,7 @@ func (s *Server) authzedAt(ctx context.Context, c *authzedv1.Consistency) (datas
 	if err != nil {
 		return nil, err
 	}
-	return s.ds.At(ctx, st.ID, authzedConsistency(c))
+	return s.snapshot(ctx, st.ID, authzedConsistency(c))
 }
 
 func zedToken(zookie string) *authzedv1.ZedToken { return &authzedv1.ZedToken{Token: zookie} }

@@ -85,6 +85,7 @@ func (p *permissions) Check(ctx context.Context, r *pembav1.CheckRequest) (*pemb
 	if err != nil {
 		return nil, err
 	}
+	p.metrics.answered([]graph.Answer{a}, nil)
 	return &pembav1.CheckResponse{Zookie: s.Zookie(), Answer: answer(a), MissingFields: a.Missing}, nil
 }
 
@@ -126,6 +127,7 @@ func (p *permissions) BulkCheck(ctx context.Context, r *pembav1.BulkCheckRequest
 		qs, place = append(qs, q), append(place, i)
 	}
 	answers, errs := graph.CheckBulk(ctx, s, qs, time.Now(), p.limits.graph())
+	p.metrics.answered(answers, errs)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

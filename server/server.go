@@ -18,6 +18,7 @@ import (
 
 	authzedv1 "github.com/authzed/authzed-go/proto/authzed/api/v1"
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -39,21 +40,24 @@ type Config struct {
 	Token string
 	// Limits bound what one request may bring and cost.
 	Limits Limits
+	// Metrics, if set, takes what the server counts.
+	Metrics prometheus.Registerer
 	// Logger takes what goes wrong; nil is slog.Default.
 	Logger *slog.Logger
 }
 
 // Server serves pemba.v1 and authzed.api.v1.
 type Server struct {
-	config Config
-	limits Limits
-	ds     datastore.Datastore
-	log    *slog.Logger
-	grpc   *grpc.Server
-	health *health.Server
-	ctx    context.Context // ends when the server stops, and with it streams that never end
-	stop   context.CancelFunc
-	token  [32]byte // hash of the static token
+	config  Config
+	limits  Limits
+	ds      datastore.Datastore
+	log     *slog.Logger
+	grpc    *grpc.Server
+	health  *health.Server
+	metrics *metrics
+	ctx     context.Context // ends when the server stops, and with it streams that never end
+	stop    context.CancelFunc
+	token   [32]byte // hash of the static token
 	// expiring remembers on what relationships that expire can bear: see mayExpire.
 	expiring *lru.Cache[expiryKey, bool]
 	// inflight are the bytes of large requests under way; streams how many streams
@@ -79,6 +83,11 @@ func New(c Config) (*Server, error) {
 		s.token = sha256.Sum256([]byte(c.Token))
 	}
 	var err error
+	if c.Metrics != nil {
+		if s.metrics, err = newMetrics(c.Metrics); err != nil {
+			return nil, err
+		}
+	}
 	if s.expiring, err = lru.New[expiryKey, bool](10_000); err != nil {
 		return nil, err
 	}
@@ -144,6 +153,8 @@ func (s *Server) GracefulStop(ctx context.Context) {
 }
 
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	began := time.Now()
+	defer func() { s.metrics.called(info.FullMethod, began, err) }()
 	defer s.recovered(ctx, info.FullMethod, &err)
 	c, err := s.known(ctx, info.FullMethod)
 	if err != nil {
@@ -156,13 +167,14 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	}
 	call := newCall(ctx, c, s.limits.CallTime)
 	defer call.end()
-	ctx = call
-	resp, err = handler(ctx, req)
-	return resp, s.status(ctx, info.FullMethod, err)
+	resp, err = handler(call, req)
+	call.debug(ctx)
+	return resp, s.status(call, info.FullMethod, err)
 }
 
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
-	ctx := ss.Context()
+	ctx, began := ss.Context(), time.Now()
+	defer func() { s.metrics.called(info.FullMethod, began, err) }()
 	defer s.recovered(ctx, info.FullMethod, &err)
 	c, err := s.known(ctx, info.FullMethod)
 	if err != nil {
@@ -224,5 +236,14 @@ func (s *Server) at(ctx context.Context, name string, c *pembav1.Consistency) (d
 	if err != nil {
 		return nil, err
 	}
-	return s.ds.At(ctx, st.ID, level)
+	return s.snapshot(ctx, st.ID, level)
+}
+
+// snapshot returns a snapshot of a store, and counts it.
+func (s *Server) snapshot(ctx context.Context, store datastore.StoreID, c datastore.Consistency) (datastore.Snapshot, error) {
+	snapshot, err := s.ds.At(ctx, store, c)
+	if err == nil {
+		s.metrics.read(c.Level, snapshot)
+	}
+	return snapshot, err
 }

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -88,6 +91,7 @@ func (j answerJSON) colour() colour {
 func (a *app) checkCommand() *cobra.Command {
 	var given circumstances
 	var why explainFlags
+	var debug bool
 	cmd := &cobra.Command{
 		Use:   "check RESOURCE PERMISSION SUBJECT",
 		Short: "Ask whether a subject has a permission on a resource",
@@ -116,19 +120,30 @@ yes (exit code 0), no (3), or conditional (4): it depends on caveat fields that
 				Resource: q.Resource, Permission: q.Permission, Subject: q.Subject,
 			}, &why)
 		}
+		var sources metadata.MD
+		if debug {
+			ctx = metadata.AppendToOutgoingContext(ctx, debugKey, "1")
+		}
 		r, err := c.permissions.Check(ctx, &pb.CheckRequest{
 			Store: c.store, Consistency: c.at, Context: values, ContextualRelationships: with,
 			Resource: q.Resource, Permission: q.Permission, Subject: q.Subject,
-		})
+		}, grpc.Trailer(&sources))
 		if err != nil {
 			return err
+		}
+		if debug {
+			fmt.Fprintf(a.err, "read from: %s\n", strings.Join(sources.Get(debugKey), " "))
 		}
 		return a.printAnswer(answer(r.Answer, r.MissingFields, nil), r.Zookie)
 	})
 	given.add(cmd.Flags())
 	why.add(cmd)
+	cmd.Flags().BoolVar(&debug, "debug", false, "tell on standard error where what the answer rests on was read: from memory, or how many queries were remembered, answered by peers and by the database")
 	return a.remote(cmd, true, true)
 }
+
+// debugKey is the metadata that asks a server where it read what it answers from.
+const debugKey = "pemba-debug"
 
 // printAnswer prints one answer and ends with its exit code.
 func (a *app) printAnswer(j answerJSON, zookie string) error {

@@ -28,6 +28,7 @@ type serving struct {
 	token, tokenFile string
 	keeper           keeper.Options
 	dispatch         dispatch.Options
+	metricsAddr      string
 	cluster          cluster
 	limits           server.Limits
 	log              *slog.Logger
@@ -70,6 +71,8 @@ whoever reaches it may do everything.`,
 	addLimits(f, &s.limits, &s.keeper, &s.dispatch)
 	s.place.add(f)
 	s.cluster.add(f)
+	f.StringVar(&s.metricsAddr, "metrics-addr", "", "where Prometheus metrics are served, over HTTP at /metrics; empty: nowhere")
+	withEnv(f, "metrics-addr", "PEMBA_METRICS_ADDR")
 	f.StringVar(&s.addr, "grpc-addr", "127.0.0.1:50051", "where gRPC listens")
 	withEnv(f, "grpc-addr", "PEMBA_GRPC_ADDR")
 	f.StringVar(&s.token, "token", "", "an admin token for every store, any text; pemba token create makes others")
@@ -147,14 +150,15 @@ func loopback(addr string) bool {
 
 // node is a running server with its datastore.
 type node struct {
-	addr    string
-	server  *server.Server
-	keeper  *keeper.Keeper
-	cache   *dispatch.Cache
-	meeting *meeting // nil: no cluster
-	log     *slog.Logger
-	ended   chan error
-	failed  chan error // the datastore can no longer be served from
+	addr     string
+	server   *server.Server
+	keeper   *keeper.Keeper
+	cache    *dispatch.Cache
+	meeting  *meeting // nil: no cluster
+	observed *observed
+	log      *slog.Logger
+	ended    chan error
+	failed   chan error // the datastore can no longer be served from
 }
 
 func start(ctx context.Context, s serving, token string) (*node, error) {
@@ -163,17 +167,20 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n.observed, err = observe(s.metricsAddr); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
 	n.cache = dispatch.New(s.dispatch)
 	if err := n.meet(&s.cluster); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
 	s.keeper.Cache = n.cache
 	if n.keeper, err = keeper.Open(log, s.keeper); err != nil {
-		n.meeting.leave()
+		n.leave()
 		return nil, fmt.Errorf("open datastore %s: %w", &s.place, errors.Join(err, log.Close()))
 	}
-	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, Limits: s.limits, Logger: s.log}); err != nil {
-		n.meeting.leave()
+	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, Limits: s.limits, Logger: s.log, Metrics: n.observed.registerer()}); err != nil {
+		n.leave()
 		return nil, errors.Join(err, n.keeper.Close())
 	}
 	lis, err := net.Listen("tcp", s.addr)
@@ -182,11 +189,12 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 		if errors.As(err, &op) {
 			err = op.Err
 		}
-		n.meeting.leave()
+		n.leave()
 		return nil, errors.Join(fmt.Errorf("listen for gRPC on %s: %w; stop what listens there, or choose another --grpc-addr", s.addr, err), n.keeper.Close())
 	}
 	n.addr = lis.Addr().String()
 	n.meeting.serve()
+	n.observed.serve(n.keeper, n.cache, n.log)
 	go func() { n.ended <- n.server.Serve(lis) }()
 	return n, nil
 }
@@ -204,8 +212,14 @@ func (n *node) until(ctx context.Context) error {
 		n.drain(ctx)
 		err = <-n.ended
 	}
-	n.meeting.leave()
+	n.leave()
 	return errors.Join(err, n.keeper.Close())
+}
+
+// leave closes what the node listens on besides gRPC.
+func (n *node) leave() {
+	n.meeting.leave()
+	n.observed.close()
 }
 
 func (n *node) drain(ctx context.Context) {

@@ -1,0 +1,135 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/dispatch"
+	"github.com/pembadb/pemba/graph"
+)
+
+// metrics are what a server counts; nil counts nothing.
+type metrics struct {
+	calls   map[string]*callMetrics // by method; made once, read without a lock
+	answers [3]prometheus.Counter   // by graph.Outcome
+	reads   [4][2]prometheus.Counter
+}
+
+type callMetrics struct {
+	codes   [codes.Unauthenticated + 1]prometheus.Counter
+	seconds prometheus.Observer
+}
+
+// levels names the consistencies, and paths how a snapshot is read.
+var (
+	levels = [4]string{"minimize_latency", "at_least_as_fresh", "at_exact_snapshot", "fully_consistent"}
+	paths  = [2]string{"memory", "direct"}
+)
+
+// newMetrics registers what a server counts.
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "pemba_calls_total", Help: "Calls that ended, by method and gRPC code.",
+	}, []string{"method", "code"})
+	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "pemba_call_seconds", Help: "How long calls took, from their headers to their answer; streams to their end.",
+		Buckets: []float64{50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5, 10, 60},
+	}, []string{"method"})
+	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "pemba_answers_total", Help: "Answers of checks, single and in bulk, by what they said.",
+	}, []string{"answer"})
+	reads := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "pemba_snapshots_total", Help: "Snapshots that were asked for, by consistency and by whether the store is in memory or read directly.",
+	}, []string{"consistency", "path"})
+	for _, c := range []prometheus.Collector{calls, seconds, answers, reads} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	m := &metrics{calls: map[string]*callMetrics{}}
+	for method := range methods {
+		name := strings.TrimPrefix(method, "/")
+		one := &callMetrics{seconds: seconds.WithLabelValues(name)}
+		for code := range one.codes {
+			one.codes[code] = calls.WithLabelValues(name, codes.Code(code).String())
+		}
+		m.calls[method] = one
+	}
+	for i, name := range []string{"no", "yes", "conditional"} {
+		m.answers[i] = answers.WithLabelValues(name)
+	}
+	for i := range levels {
+		for j := range paths {
+			m.reads[i][j] = reads.WithLabelValues(levels[i], paths[j])
+		}
+	}
+	return m, nil
+}
+
+// called counts a call that ended.
+func (m *metrics) called(method string, began time.Time, err error) {
+	if m == nil {
+		return
+	}
+	if c := m.calls[method]; c != nil {
+		if code := status.Code(err); int(code) < len(c.codes) {
+			c.codes[code].Inc()
+		}
+		c.seconds.Observe(time.Since(began).Seconds())
+	}
+}
+
+// answered counts answers; errs, where there are any, stand beside them.
+func (m *metrics) answered(answers []graph.Answer, errs []error) {
+	if m == nil {
+		return
+	}
+	var n [3]int
+	for i := range answers {
+		if i >= len(errs) || errs[i] == nil {
+			n[answers[i].Outcome]++
+		}
+	}
+	for outcome, c := range m.answers {
+		if n[outcome] > 0 {
+			c.Add(float64(n[outcome]))
+		}
+	}
+}
+
+// read counts a snapshot.
+func (m *metrics) read(level datastore.Level, s datastore.Snapshot) {
+	if m == nil || int(level) >= len(m.reads) {
+		return
+	}
+	path := 0
+	if s.Width() > 1 {
+		path = 1
+	}
+	m.reads[level][path].Inc()
+}
+
+// debugKey is the metadata with which a caller asks where what its answer rests
+// on came from; the trailer of the same name tells.
+const debugKey = "pemba-debug"
+
+// debug tells a caller who asked where what a call read came from.
+func (c *call) debug(ctx context.Context) {
+	if len(metadata.ValueFromIncomingContext(ctx, debugKey)) == 0 {
+		return
+	}
+	text := "memory"
+	if s := c.account.Sources(); s != (dispatch.Sources{}) {
+		text = fmt.Sprintf("remembered=%d shared=%d peers=%d database=%d trips=%d", s.Remembered, s.Shared, s.Peers, s.Database, s.Trips)
+	}
+	grpc.SetTrailer(ctx, metadata.Pairs(debugKey, text))
+}

@@ -37,6 +37,24 @@ type process struct {
 	gone chan struct{} // closed when it has ended
 }
 
+// told keeps what processes say.
+type told struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (t *told) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.Write(p)
+}
+
+func (t *told) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.String()
+}
+
 // build compiles the program, once for a test.
 func build(t testing.TB) string {
 	t.Helper()
@@ -54,7 +72,6 @@ func (p *process) start() error {
 	cmd := exec.Command(p.binary, "serve", "--datastore", p.datastore, "--grpc-addr", p.addr, "--max-staleness", "200ms")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), "PEMBA_TOKEN=")
-	p.told.Reset()
 	cmd.Stderr = &p.told
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -364,11 +381,9 @@ func (target Target) runProcesses(t *testing.T, uri string, proxy *Proxy, distur
 	c.ended.Store(true)
 	work.Wait()
 	for i, p := range c.nodes {
-		p.mu.Lock()
-		if strings.Contains(p.told.String(), "a request failed") {
-			t.Logf("node %d says: %s", i, p.told.String())
+		if text := p.told.String(); strings.Contains(text, "a request failed") {
+			t.Logf("node %d says: %s", i, text)
 		}
-		p.mu.Unlock()
 	}
 	var newest uint64
 	for _, revision := range c.acknowledged {

@@ -33,7 +33,7 @@ type process struct {
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
-	told bytes.Buffer  // to standard error
+	told told          // to standard error
 	gone chan struct{} // closed when it has ended
 }
 

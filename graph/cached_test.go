@@ -78,6 +78,8 @@ func TestRandomWorldsAgreeWhateverIsRemembered(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				var qs []graph.Question
+				var wants []string
 				for _, subject := range w.subjects {
 					for _, resource := range w.resources {
 						q := graph.Question{Resource: resource.object, Permission: resource.relation, Subject: subject, Context: w.context}
@@ -86,6 +88,13 @@ func TestRandomWorldsAgreeWhateverIsRemembered(t *testing.T) {
 							t.Fatalf("seed %d: %s at revision %d: %s, without the cache %s\n%s", seed, q, s.Head().Revision, got, want, w)
 						}
 						asked++
+						qs, wants = append(qs, q), append(wants, want)
+					}
+				}
+				answers, errs := graph.CheckBulk(t.Context(), s, qs, w.now, graph.Limits{})
+				for i := range qs {
+					if got := show(answers[i], errs[i]); got != wants[i] {
+						t.Fatalf("seed %d: %s at revision %d: %s in bulk, alone without the cache %s\n%s", seed, qs[i], s.Head().Revision, got, wants[i], w)
 					}
 				}
 			}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pembadb/pemba/datastore"
@@ -74,14 +76,48 @@ func (q *Question) checkSubject(s datastore.Snapshot) error {
 // ErrTooManyNodes.
 func CheckBulk(ctx context.Context, s datastore.Snapshot, qs []Question, now time.Time, l Limits) ([]Answer, []error) {
 	answers, errs := make([]Answer, len(qs)), make([]error, len(qs))
-	b := &bulk{snapshot: s, now: evaluationTime(s, now), limits: l, engine: engines.Get().(*engine)}
-	defer b.engine.release()
-	for _, i := range bySubject(qs) {
-		if errs[i] = ctx.Err(); errs[i] == nil {
-			answers[i], errs[i] = b.ask(ctx, &qs[i])
+	var spent atomic.Int64
+	at := evaluationTime(s, now)
+	ask := func(order []int32) {
+		b := &bulk{snapshot: s, now: at, limits: l, engine: engines.Get().(*engine), spent: &spent}
+		defer b.engine.release()
+		for _, i := range order {
+			if errs[i] = ctx.Err(); errs[i] == nil {
+				answers[i], errs[i] = b.ask(ctx, &qs[i])
+			}
 		}
 	}
+	if order := bySubject(qs); s.Width() > 1 {
+		askTogether(order, ask)
+	} else {
+		ask(order)
+	}
 	return answers, errs
+}
+
+const (
+	// bulkWorkers is how many questions of a bulk wait for a database at once, and
+	// bulkPiece how many one worker takes at a time: they share what they learn.
+	bulkWorkers = 8
+	bulkPiece   = 64
+)
+
+// askTogether asks pieces of a bulk at once, where answers are waited for.
+func askTogether(order []int32, ask func([]int32)) {
+	var next atomic.Int64
+	var work sync.WaitGroup
+	for range min(bulkWorkers, (len(order)+bulkPiece-1)/bulkPiece) {
+		work.Go(func() {
+			for {
+				from := int(next.Add(bulkPiece)) - bulkPiece
+				if from >= len(order) {
+					return
+				}
+				ask(order[from:min(from+bulkPiece, len(order))])
+			}
+		})
+	}
+	work.Wait()
 }
 
 // bySubject is an order in which questions about one subject stand together.
@@ -107,8 +143,8 @@ type bulk struct {
 	now      int64
 	limits   Limits
 	engine   *engine
-	last     *Question // about which the engine is; nil: it has no view
-	spent    int       // nodes of all questions so far
+	last     *Question     // about which the engine is; nil: it has no view
+	spent    *atomic.Int64 // nodes of all questions so far
 }
 
 func (b *bulk) ask(ctx context.Context, q *Question) (Answer, error) {
@@ -132,12 +168,12 @@ func (b *bulk) ask(ctx context.Context, q *Question) (Answer, error) {
 		e.about(q)
 	}
 	b.last = q
-	if most := bulkNodes * b.limits.nodes(); b.spent >= most {
-		return Answer{}, fmt.Errorf("%w: the questions before it in this call visited %d nodes; ask fewer in a call", ErrTooManyNodes, b.spent)
+	if spent := b.spent.Load(); spent >= int64(bulkNodes*b.limits.nodes()) {
+		return Answer{}, fmt.Errorf("%w: the questions before it in this call visited %d nodes; ask fewer in a call", ErrTooManyNodes, spent)
 	}
 	before := len(e.nodes)
 	a, err := e.ask(ctx, e.view.id(q.Resource), r)
-	b.spent += len(e.nodes) - before
+	b.spent.Add(int64(len(e.nodes) - before))
 	return a, err
 }
 

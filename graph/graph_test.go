@@ -263,3 +263,34 @@ func TestRandomWorldsAgreeWithTheReference(t *testing.T) {
 		t.Error("the worlds are too uniform to show anything")
 	}
 }
+
+// The questions of one call share a budget: what would visit ten times the nodes
+// of one question is refused for the rest, and what was answered stays answered.
+func TestABulkHasABudgetForAllItsQuestions(t *testing.T) {
+	const text = `definition user {} definition group { relation member: user | group#member }`
+	var chain []string
+	for i := range 60 {
+		chain = append(chain, fmt.Sprintf("group:%d#member@group:%d#member", i, i+1))
+	}
+	_, direct := newStore(t, text, chain)
+	var qs []graph.Question
+	for i := range 200 {
+		qs = append(qs, question(t, fmt.Sprintf("group:0#member@user:%d", i)))
+	}
+	_, errs := graph.CheckBulk(t.Context(), direct, qs, time.Now(), graph.Limits{Nodes: 100})
+	answered, refused := 0, 0
+	for _, err := range errs {
+		switch {
+		case err == nil:
+			answered++
+		case errors.Is(err, graph.ErrTooManyNodes) && strings.Contains(err.Error(), "ask fewer in a call"):
+			refused++
+		default:
+			t.Fatal(err)
+		}
+	}
+	// 1,000 nodes are those of sixteen questions; some are under way at once.
+	if answered < 10 || answered > 40 || refused == 0 {
+		t.Errorf("%d answered, %d refused", answered, refused)
+	}
+}

@@ -191,16 +191,17 @@ func (r *reading) give(q int, e *entry) {
 const (
 	mostRows  = 200_000
 	leastRows = 100
-	// subjectRows bounds what is read of a subject at once: who has more is asked
-	// about otherwise.
-	subjectRows = 2000
+	// someRows bounds what is read at once of a subject, who is asked about otherwise
+	// when it has more, and of what is left of a long list: so that the turns of those
+	// who read much are short.
+	someRows = 2000
 )
 
 // share is how many rows one of n queries may bring.
 func share(q *datastore.RowQuery, n int) int {
 	rows := min(max(mostRows/n, leastRows), maxRows)
-	if q.BySubject && q.After == nil {
-		rows = min(rows, subjectRows)
+	if q.BySubject || q.After != nil {
+		rows = min(rows, someRows)
 	}
 	return rows
 }

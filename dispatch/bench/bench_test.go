@@ -321,7 +321,7 @@ func BenchmarkChecksBesideALookup(b *testing.B) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			for range 3 {
+			for range 30 {
 				found := 0
 				s, err := k.At(bg, datastore.Default, datastore.Consistency{})
 				if err == nil {

@@ -142,6 +142,10 @@ func encodeOperation(o Operation) (*storedv1.Operation, error) {
 	case RevokeToken:
 		return &storedv1.Operation{Operation: &storedv1.Operation_TokenRevoked{TokenRevoked: &storedv1.TokenRevoked{
 			Name: o.Token.Name, Role: o.Token.Role, StoreId: encodeScope(o.Token), StoreName: o.Token.Store}}}, nil
+	case PutIdentity:
+		return encodeIdentity(o.Identity), nil
+	case Erase:
+		return &storedv1.Operation{Operation: &storedv1.Operation_IdentityErased{IdentityErased: &storedv1.IdentityErased{Type: o.Erased.Type, Id: o.Erased.ID}}}, nil
 	}
 	return nil, fmt.Errorf("operation kind %d: %w", o.Kind, ErrUnknownOperation)
 }
@@ -185,8 +189,35 @@ func decodeOperation(o *storedv1.Operation, at time.Time, actor string) (Operati
 	case *storedv1.Operation_TokenRevoked:
 		t := o.TokenRevoked
 		return Operation{Kind: RevokeToken, Token: &Token{Name: t.GetName(), Role: t.GetRole(), Store: t.GetStoreName(), StoreID: StoreID(t.GetStoreId())}}, nil
+	case *storedv1.Operation_IdentityPut:
+		return decodeIdentity(o.IdentityPut)
+	case *storedv1.Operation_IdentityErased:
+		return Operation{Kind: Erase, Erased: &tuple.Object{Type: o.IdentityErased.GetType(), ID: o.IdentityErased.GetId()}}, nil
 	}
 	return Operation{}, ErrUnknownOperation
+}
+
+func encodeIdentity(p *IdentityPut) *storedv1.Operation {
+	put := &storedv1.IdentityPut{Type: p.Object.Type, Id: p.Object.ID, Kind: storedv1.IdentityKind(p.Kind),
+		State: storedv1.IdentityState(p.State), Before: storedv1.IdentityState(p.Before)}
+	if p.Digest != [32]byte{} {
+		put.Digest = p.Digest[:]
+	}
+	return &storedv1.Operation{Operation: &storedv1.Operation_IdentityPut{IdentityPut: put}}
+}
+
+func decodeIdentity(s *storedv1.IdentityPut) (Operation, error) {
+	p := &IdentityPut{Object: tuple.Object{Type: s.GetType(), ID: s.GetId()}, Kind: IdentityKind(s.GetKind()),
+		State: IdentityState(s.GetState()), Before: IdentityState(s.GetBefore())}
+	if p.Kind != User && p.Kind != Group || p.State < Active || p.State > Removed {
+		return Operation{}, ErrUnknownOperation
+	}
+	if d := s.GetDigest(); len(d) == sha256.Size {
+		p.Digest = [32]byte(d)
+	} else if len(d) > 0 {
+		return Operation{}, fmt.Errorf("%w: the digest of an identity has the wrong length", ErrCorrupt)
+	}
+	return Operation{Kind: PutIdentity, Identity: p}, nil
 }
 
 func decodeWrite(kind Kind, r, previous *storedv1.StoredRelationship) (Operation, error) {

@@ -62,6 +62,8 @@ const (
 	DeleteStore Kind = 7
 	CreateToken Kind = 8
 	RevokeToken Kind = 9
+	PutIdentity Kind = 10 // a user or group came, changed, or was removed
+	Erase       Kind = 11 // of an identity, the attributes of all versions before
 )
 
 // Operation is one step of a change. Which fields are set follows from Kind.
@@ -76,6 +78,9 @@ type Operation struct {
 	Schema   *SchemaText
 	Store    *Store
 	Token    *Token
+	Identity *IdentityPut
+	// Erased is whose attributes are gone.
+	Erased *tuple.Object
 }
 
 // SchemaText is a schema as applied, with the names it adds to the store's
@@ -133,6 +138,9 @@ type Entry struct {
 	// Update and leaves them empty in what it returns.
 	Time       time.Time
 	Operations []Operation
+	// Identities are, in order, the versions that PutIdentity operations speak of,
+	// with what is not hashed; empty like Operations in what a Log returns.
+	Identities []Identity
 }
 
 // Row is a relationship as a Log keeps it.
@@ -206,6 +214,10 @@ type Log interface {
 	Schema(ctx context.Context, store StoreID, at Revision) (*SchemaText, error)
 	// Names returns the store's name table at its head: id 1 first.
 	Names(ctx context.Context, store StoreID) ([]string, error)
+	// Identities calls f for the identities that q asks for, in the version of
+	// revision at, until f returns false. ErrCompacted below the floor, ErrAhead
+	// beyond the head. Keys are of the head, whatever the revision.
+	Identities(ctx context.Context, store StoreID, at Revision, q IdentityQuery, f func(Identity) bool) error
 	// Anchor returns the anchor of trimmed history; zero if nothing was trimmed.
 	Anchor(ctx context.Context, store StoreID) (Anchor, error)
 	// SetFloor raises the floor, in a transaction of its own; lower is ignored.
@@ -310,6 +322,10 @@ type Snapshot interface {
 	SchemaHash() [32]byte
 	// Schema is nil while none was applied.
 	Schema() *schema.Schema
+	// Withheld are the subjects that are denied everything.
+	Withheld(ctx context.Context) (*Withheld, error)
+	// Identities reads users and groups as [Log] does, at this revision.
+	Identities(ctx context.Context, q IdentityQuery, f func(Identity) bool) error
 	// Rows reads relationships for listing, at this revision; expired ones are
 	// left out as of now.
 	Rows(ctx context.Context, q RowQuery, now time.Time, f func(Row) bool) error
@@ -365,6 +381,12 @@ type Request struct {
 	// DeleteWhole refuses, with ErrTooLarge, a delete that DeleteLimit would cut
 	// off.
 	DeleteWhole bool `json:",omitempty"` // like Metadata, no part of the digest where it is not used
+	// Identities are written with the updates, in one change; Detach deletes, in
+	// the same, everything that matches one of its filters, however much it is.
+	Identities []IdentityUpdate `json:",omitempty"`
+	Detach     []tuple.Filter   `json:",omitempty"`
+	// Erase removes the attributes of all versions of an identity.
+	Erase *tuple.Object `json:",omitempty"`
 	// Stores and tokens; for the store System only.
 	CreateStore *Store
 	DeleteStore string

@@ -196,6 +196,9 @@ func (e *engine) release() {
 
 // ask answers for a relation or permission of an object.
 func (e *engine) ask(ctx context.Context, object datastore.ID, r *schema.Relation) (Answer, error) {
+	if withheld, err := e.withheld(ctx); withheld || err != nil {
+		return Answer{}, err
+	}
 	root, err := e.relationNode(object, r)
 	if err != nil {
 		return Answer{}, err
@@ -218,6 +221,16 @@ func (e *engine) ask(ctx context.Context, object datastore.ID, r *schema.Relatio
 		return Answer{Outcome: Conditional, Missing: n.missing}, nil
 	}
 	return Answer{}, n.err
+}
+
+// withheld reports whether the subject is a suspended or removed user, who has
+// nothing whatever relationships say.
+func (e *engine) withheld(ctx context.Context) (bool, error) {
+	if e.userset != 0 {
+		return false, nil
+	}
+	w, err := e.view.Withheld(ctx)
+	return err == nil && w.Has(e.view.Object(e.subject)), err
 }
 
 // relationNode returns the node of a relation or permission of an object.

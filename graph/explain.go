@@ -34,6 +34,9 @@ type Explanation struct {
 // is this very userset.
 const TreeItself TreeKind = "SUBJECT"
 
+// TreeWithheld is the only reason given to a suspended or removed user.
+const TreeWithheld TreeKind = "SUSPENDED"
+
 // Reason tells what a relation, a permission or a part of its expression comes to
 // for the subject. It holds what decides: of a union that is yes the part that is
 // yes, of an intersection that is no the part that is no, of a relation that is
@@ -85,6 +88,9 @@ func Explain(ctx context.Context, s datastore.Snapshot, q Question, now time.Tim
 	r, err := relation(s.Schema(), q.Resource.Type, q.Permission)
 	if err != nil {
 		return Explanation{}, err
+	}
+	if withheld, err := e.withheld(ctx); err != nil || withheld {
+		return Explanation{Reasons: []Reason{{Kind: TreeWithheld, Object: q.Resource, Relation: q.Permission}}}, err
 	}
 	x := newExplainer(e)
 	object := e.view.id(q.Resource)

@@ -40,6 +40,10 @@ func LookupResources(ctx context.Context, s datastore.Snapshot, q ResourcesQuest
 		return Listing{}, err
 	}
 	defer w.judge.engine.release()
+	if withheld, err := w.judge.engine.withheld(ctx); err != nil || withheld {
+		w.list.Complete = err == nil
+		return w.list.Listing, err
+	}
 	few := false
 	if q.Under != nil {
 		if few, err = w.descend(ctx, *q.Under); err != nil {

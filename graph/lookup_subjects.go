@@ -41,6 +41,9 @@ func LookupSubjects(ctx context.Context, s datastore.Snapshot, q SubjectsQuestio
 		return Listing{}, err
 	}
 	defer w.judge.engine.release()
+	if w.withheld, err = s.Withheld(ctx); err != nil {
+		return Listing{}, err
+	}
 	if err = w.run(ctx); err == nil {
 		err = w.decide(ctx)
 	}
@@ -72,8 +75,9 @@ type subjectWalk struct {
 	sure     []spot
 	doubt    []spot
 	reads    []spot // relations and arrows whose reads wait for the round
-	given    idSet  // subjects that have the permission for sure
-	asked    idSet  // subjects in doubt, each once
+	withheld *datastore.Withheld
+	given    idSet // subjects that have the permission for sure
+	asked    idSet // subjects in doubt, each once
 	doubts   []datastore.ID
 	steps    int
 }
@@ -322,7 +326,7 @@ func (w *subjectWalk) mention(u datastore.ID, sure bool) {
 	if !w.list.wants(id) {
 		return
 	}
-	if sure {
+	if sure && (w.reach.userset != 0 || !w.withheld.Has(w.view.Object(u))) {
 		w.given.add(u)
 		if w.list.options.ordered() {
 			w.list.page.add(entry{id: id, object: u, answer: Answer{Outcome: Yes}})
@@ -339,6 +343,12 @@ func (w *subjectWalk) mention(u datastore.ID, sure bool) {
 // decide asks about the wildcard and about those in doubt.
 func (w *subjectWalk) decide(ctx context.Context) error {
 	everybody := false
+	if w.wildcard && w.reach.userset == 0 {
+		// Whom the wildcard does not cover is named, also those that nothing mentions.
+		for id := range w.withheld.OfType(w.check.Subject.Type) {
+			w.mention(w.view.id(tuple.Object{Type: w.check.Subject.Type, ID: id}), false)
+		}
+	}
 	if w.wildcard && !w.list.stopped {
 		a, err := w.judge.ask(ctx, w.object, w.target)
 		if err != nil && fatal(ctx, err) {

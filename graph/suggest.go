@@ -40,6 +40,9 @@ type Suggestions struct {
 	// Where it is false and nothing was found, a set of changes may exist that is
 	// larger than what is searched.
 	Impossible bool
+	// Withheld: the subject is a suspended or removed user, and has nothing until it
+	// is reactivated or created again; nothing else was looked for.
+	Withheld bool
 }
 
 // Suggest proposes what would have to change for a no or a conditional answer to
@@ -55,6 +58,9 @@ func Suggest(ctx context.Context, s datastore.Snapshot, q Question, now time.Tim
 	r, err := relation(s.Schema(), q.Resource.Type, q.Permission)
 	if err != nil {
 		return Suggestions{}, err
+	}
+	if withheld, err := e.withheld(ctx); err != nil || withheld {
+		return Suggestions{Withheld: withheld}, err
 	}
 	target := e.plan.atoms[r]
 	if !e.kind.can(target) {

@@ -26,6 +26,12 @@ func operationProto(o *datastore.Operation) *pembav1.Operation {
 		out.Before = relationshipProto(&o.Relationship)
 	case datastore.ApplySchema:
 		out.Schema = &pembav1.SchemaChange{Text: o.Schema.Text, Hash: hashText(o.Schema.Hash), PreviousHash: hashText(o.Schema.PreviousHash)}
+	case datastore.PutIdentity:
+		i := o.Identity
+		out.Identity = &pembav1.IdentityChange{Object: &pembav1.Object{Type: i.Object.Type, Id: i.Object.ID}, Kind: pembav1.IdentityKind(i.Kind),
+			Before: pembav1.IdentityState(i.Before), After: pembav1.IdentityState(i.State)}
+	case datastore.Erase:
+		out.Identity = &pembav1.IdentityChange{Object: &pembav1.Object{Type: o.Erased.Type, Id: o.Erased.ID}}
 	case datastore.CreateStore, datastore.DeleteStore:
 		out.Store = &pembav1.StoreChange{Store: o.Store.Name, Id: uint64(o.Store.ID)}
 	case datastore.CreateToken, datastore.RevokeToken:

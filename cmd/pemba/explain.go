@@ -174,6 +174,9 @@ func (a *app) printSuggestions(x *pb.ExplainResponse, contextual []*pb.Relations
 	case x.Impossible:
 		a.printf("\nBy the schema, no subject of this kind can ever have it: only another schema makes it yes.\n")
 		return
+	case len(x.Nodes) == 1 && x.Nodes[0].Kind == pb.ExplainNode_KIND_SUSPENDED:
+		a.printf("\nTo make it yes, reactivate the user, or create it again.\n")
+		return
 	case len(x.Suggestions) == 0:
 		a.printf("\nNo small set of changes makes it yes.\n")
 		return

@@ -68,6 +68,7 @@ func reasonTitle(n *pb.ExplainNode) string {
 		pb.ExplainNode_KIND_NIL:          "nobody",
 		pb.ExplainNode_KIND_SELF:         objectFromWire(n.Resource).String() + " itself",
 		pb.ExplainNode_KIND_SUBJECT:      "the subject asked about",
+		pb.ExplainNode_KIND_SUSPENDED:    "the subject is suspended or was removed, and has nothing",
 	}[n.Kind]
 	if n.Kind == pb.ExplainNode_KIND_UNION && (name == "" || len(n.Children) > 1) {
 		how = "any of"

@@ -72,6 +72,8 @@ type operationJSON struct {
 	StoreID      uint64 `json:"store_id,omitempty"`
 	Token        string `json:"token,omitempty"`
 	Role         string `json:"role,omitempty"`
+	Identity     string `json:"identity,omitempty"`
+	State        string `json:"state,omitempty"`
 }
 
 // metadataText is what a caller attached to a change, as JSON.
@@ -108,6 +110,9 @@ func changeDocument(c *pb.Change) changeJSON {
 		}
 		if t := o.Token; t != nil {
 			e.Token, e.Role, e.Store = t.Name, roleText(t.Role), t.Store
+		}
+		if i := o.Identity; i != nil {
+			e.Identity, e.State = objectFromWire(i.Object).String(), stateText(i.After)
 		}
 		j.Operations = append(j.Operations, e)
 	}
@@ -156,6 +161,12 @@ func operationText(o *pb.Operation) (mark string, paint colour, text string) {
 		return "-", red, "token " + o.Token.Name
 	case o.Token != nil:
 		return "+", green, "token " + o.Token.Name + ", " + roleText(o.Token.Role) + " of " + scope(o.Token.Store)
+	case o.Kind == pb.OperationKind_OPERATION_KIND_ERASE:
+		return "-", red, "attributes of " + objectFromWire(o.Identity.GetObject()).String()
+	case o.Identity != nil && o.Identity.After == pb.IdentityState_IDENTITY_STATE_REMOVED:
+		return "-", red, "identity " + objectFromWire(o.Identity.Object).String()
+	case o.Identity != nil:
+		return "+", green, "identity " + objectFromWire(o.Identity.Object).String() + ", " + stateText(o.Identity.After)
 	case o.Kind == pb.OperationKind_OPERATION_KIND_EXPIRE:
 		return "-", red, before + "  (expired)"
 	case o.After == nil:
@@ -166,6 +177,15 @@ func operationText(o *pb.Operation) (mark string, paint colour, text string) {
 		return "~", yellow, after
 	}
 	return "~", yellow, after + "  (was " + before + ")"
+}
+
+// stateText is the state of a user or group in a word; empty where it was
+// erased.
+func stateText(s pb.IdentityState) string {
+	if s == pb.IdentityState_IDENTITY_STATE_UNSPECIFIED {
+		return ""
+	}
+	return strings.ToLower(strings.TrimPrefix(s.String(), "IDENTITY_STATE_"))
 }
 
 // short is enough of a hash to tell two apart.

@@ -234,6 +234,7 @@ func checkReads(t *rapid.T, s datastore.Snapshot, state map[tuple.Key]tuple.Rela
 // RunKeeper tests the keeper over a Log; open is as for [Run].
 func RunKeeper(t *testing.T, open func(t *testing.T) datastore.Log) {
 	t.Run("ARandomHistoryReadsTheSameInEveryWay", func(t *testing.T) { readsTheSameInEveryWay(t, open(t), nil) })
+	t.Run("IdentityAndAccessAgreeAtEveryRevision", func(t *testing.T) { identityAndAccessAgree(t, open(t)) })
 	t.Run("ReadersSeeNoGapAndNothingOlderThanTheirZookie", func(t *testing.T) { seesNoGap(t, open(t), keeper.Options{}) })
 }
 

@@ -58,6 +58,9 @@ func (m *model) append(e datastore.Entry) {
 			m.schemas[e.Revision] = o.Schema
 			continue
 		}
+		if o.Kind == datastore.PutIdentity || o.Kind == datastore.Erase {
+			continue
+		}
 		if old := m.live(o.Relationship.Key); old != nil {
 			old.deleted = e.Revision
 		}

@@ -33,6 +33,7 @@ func Run(t *testing.T, open func(t *testing.T) datastore.Log) {
 		{"AnEndedContextEndsTheWork", endedContext},
 		{"ManyVersionsOfOneKey", manyVersions},
 		{"LongestNames", longestNames},
+		{"IdentitiesAreKept", identitiesAreKept},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}

@@ -35,9 +35,12 @@ var (
 	ErrFailed = fmt.Errorf("%w: the disk failed; restart the process once it is mended", datastore.ErrUnavailable)
 )
 
-// format is the version of the layout that this code writes, and the newest it
-// reads.
-const format = 1
+// format is the newest version of the layout that this code reads and writes. A
+// file is of the first until a store has an identity.
+const (
+	firstFormat = 1
+	format      = 2
+)
 
 // lockWait is how long to wait for another process that is just about to end.
 const lockWait = 200 * time.Millisecond
@@ -179,7 +182,7 @@ func (l *Log) prepare(created bool) error {
 		if _, err := tx.CreateBucket(bucketStores); err != nil {
 			return err
 		}
-		return meta.Put(keyFormat, appendUint(nil, format))
+		return meta.Put(keyFormat, appendUint(nil, firstFormat))
 	}); err != nil {
 		return err
 	}

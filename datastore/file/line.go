@@ -184,6 +184,9 @@ func (n line) append(head datastore.Head, entries []datastore.Entry) (datastore.
 				return head, err
 			}
 		}
+		if err := n.putIdentities(e); err != nil {
+			return head, err
+		}
 		head.Revision, head.Hash, head.Time = e.Revision, e.Hash, e.Time
 	}
 	return head, n.bucket.Put(keyHead, appendHead(nil, head))

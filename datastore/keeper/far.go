@@ -30,7 +30,7 @@ type far struct {
 // the schema and names of st.
 func (s *store) farState(st *state) *state {
 	f := newState(s.id, st.head)
-	f.schema, f.text, f.names = st.schema, st.text, st.names
+	f.schema, f.text, f.names, f.withheld = st.schema, st.text, st.names, st.withheld.Copy()
 	f.far = &far{ctx: s.keeper.ctx, log: s.log, store: s.id, at: st.head.Revision}
 	f.line = s.newLine(st.head)
 	if f.far.line = f.line; f.line != nil {

@@ -70,6 +70,9 @@ func (k *Keeper) checkRequest(id datastore.StoreID, r *datastore.Request) error 
 			return fmt.Errorf("%w: %w", datastore.ErrInvalid, err)
 		}
 	}
+	if err := checkIdentities(id, r); err != nil {
+		return err
+	}
 	return k.checkUpdates(r)
 }
 
@@ -148,6 +151,8 @@ type judgement struct {
 	more       bool
 	nothing    bool // accepted, and nothing to write
 	schema     *datastore.SchemaOutcome
+	committed  datastore.Revision   // up to which the Log has what the state has
+	versions   []datastore.Identity // that the operations write
 }
 
 func (j *judgement) add(o datastore.Operation) {
@@ -202,6 +207,11 @@ func (j *judgement) decide(p *pending) error {
 	if (len(r.Updates) > 0 || len(r.Sets) > 0) && j.state.schema == nil {
 		return fmt.Errorf("%w; apply one first, with `pemba schema apply FILE`", datastore.ErrNoSchema)
 	}
+	for i := range r.Identities {
+		if err := j.putIdentity(&r.Identities[i]); err != nil {
+			return err
+		}
+	}
 	for _, u := range r.Updates {
 		if err := j.update(u); err != nil {
 			return err
@@ -217,16 +227,23 @@ func (j *judgement) decide(p *pending) error {
 			return err
 		}
 	}
+	j.detach(r.Detach)
+	if r.Erase != nil {
+		if err := j.erase(*r.Erase); err != nil {
+			return err
+		}
+	}
 	if j.state.registry != nil {
 		return j.registry(r)
 	}
+	j.nothing = len(r.Identities) > 0 && len(j.operations) == 0
 	return nil
 }
 
 // sized refuses a change that is too large to be handed on in one piece, to
 // whoever watches. A delete without a limit is one change however large it is.
 func (j *judgement) sized(r *datastore.Request) error {
-	if limit := j.keeper.opts.MaxChangeBytes; j.size > limit && (r.DeleteWhere == nil || r.DeleteLimit > 0) && r.Schema == nil {
+	if limit := j.keeper.opts.MaxChangeBytes; j.size > limit && (r.DeleteWhere == nil || r.DeleteLimit > 0) && len(r.Detach) == 0 && r.Schema == nil {
 		return datastore.OverLimit("max-change-bytes", limit, fmt.Sprintf("a change of %d bytes, with what it replaces", j.size), "split it")
 	}
 	return nil

@@ -61,6 +61,9 @@ func (s *store) load(ctx context.Context, head datastore.Head) (*state, error) {
 	if err := s.loadSchema(ctx, st); err != nil {
 		return nil, err
 	}
+	if err := s.loadWithheld(ctx, st); err != nil {
+		return nil, err
+	}
 	if s.keeper.bounded() && s.size.Load() > s.keeper.room(s) {
 		return s.farState(st), nil
 	}

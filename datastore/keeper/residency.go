@@ -164,6 +164,9 @@ func (s *store) moveToMemory(ctx context.Context) error {
 	if err := s.loadSchema(ctx, st); err != nil {
 		return err
 	}
+	if err := s.loadWithheld(ctx, st); err != nil {
+		return err
+	}
 	_, err := s.beginLoad(st, true)
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/pembadb/pemba/datastore"
@@ -49,6 +50,14 @@ func textHash(t *datastore.SchemaText) (h [32]byte) {
 		h = t.Hash
 	}
 	return h
+}
+
+// Withheld implements [datastore.Snapshot].
+func (r *resident) Withheld(context.Context) (*datastore.Withheld, error) { return r.withheld, nil }
+
+// Identities implements [datastore.Snapshot].
+func (r *resident) Identities(ctx context.Context, q datastore.IdentityQuery, f func(datastore.Identity) bool) error {
+	return r.log.Identities(ctx, r.store, r.head.Revision, q, f)
 }
 
 func (r *resident) Object(id datastore.ID) tuple.Object {
@@ -143,6 +152,10 @@ type direct struct {
 	log   datastore.Log
 	stamp datastore.Stamp // for line; zero: a revision of the past
 	width int
+
+	keeper  *store
+	reading sync.Mutex // held to read who is withheld
+	known   bool
 }
 
 var _ datastore.Snapshot = (*direct)(nil)
@@ -169,14 +182,33 @@ func (s *store) direct(ctx context.Context, head datastore.Head, line datastore.
 	if err := s.loadSchema(ctx, st); err != nil {
 		return nil, err
 	}
-	return &direct{state: st, log: s.log, width: s.keeper.opts.DirectWidth}, nil
+	return &direct{state: st, log: s.log, width: s.keeper.opts.DirectWidth, keeper: s}, nil
 }
 
 // directAt returns a snapshot of a state that is not in memory.
 func (s *store) directAt(st *state) datastore.Snapshot {
 	d := newState(s.id, st.head)
-	d.schema, d.text, d.names, d.line = st.schema, st.text, st.names, st.far.line
-	return &direct{state: d, log: s.log, stamp: st.far.stamp, width: s.keeper.opts.DirectWidth}
+	d.schema, d.text, d.names, d.line, d.withheld = st.schema, st.text, st.names, st.far.line, st.withheld
+	return &direct{state: d, known: true, log: s.log, stamp: st.far.stamp, width: s.keeper.opts.DirectWidth}
+}
+
+// Withheld implements [datastore.Snapshot]; of a revision of the past it is read
+// when it is first asked for.
+func (d *direct) Withheld(ctx context.Context) (*datastore.Withheld, error) {
+	d.reading.Lock()
+	defer d.reading.Unlock()
+	if !d.known {
+		if err := d.keeper.loadWithheld(ctx, d.state); err != nil {
+			return nil, err
+		}
+		d.known = true
+	}
+	return d.withheld, nil
+}
+
+// Identities implements [datastore.Snapshot].
+func (d *direct) Identities(ctx context.Context, q datastore.IdentityQuery, f func(datastore.Identity) bool) error {
+	return d.log.Identities(ctx, d.store, d.head.Revision, q, f)
 }
 
 func (d *direct) Store() datastore.StoreID { return d.store }

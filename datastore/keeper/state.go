@@ -85,6 +85,7 @@ type state struct {
 	backward *btree.BTreeG[edge]
 	expiring *btree.BTreeG[expiring]
 	registry *registry // of the store system only
+	withheld *datastore.Withheld
 	// New ones take the place of these when a relationship changes to which they
 	// belong: see datastore.MemoReader.
 	nesting, containers *datastore.Memo
@@ -99,7 +100,7 @@ type state struct {
 func newState(store datastore.StoreID, head datastore.Head) *state {
 	options := btree.Options{NoLocks: true}
 	s := &state{
-		store: store, head: head, names: schema.NewNames(), dict: newDictionary(),
+		store: store, head: head, names: schema.NewNames(), dict: newDictionary(), withheld: datastore.NewWithheld(),
 		nesting: new(datastore.Memo), containers: new(datastore.Memo),
 		forward:  btree.NewBTreeGOptions(forwardLess, options),
 		backward: btree.NewBTreeGOptions(backwardLess, options),
@@ -117,6 +118,7 @@ func (s *state) copy() *state {
 	c := *s
 	c.forward, c.backward, c.expiring = s.forward.Copy(), s.backward.Copy(), s.expiring.Copy()
 	c.names, c.resident = s.names, nil
+	c.withheld = s.withheld.Copy()
 	if s.far != nil {
 		c.far = s.far.after(s.head.Revision)
 	}
@@ -271,6 +273,9 @@ func (s *state) apply(c datastore.Change) error {
 			if err := s.applySchema(o.Schema); err != nil {
 				return fmt.Errorf("change %d: %w", c.Revision, err)
 			}
+		case datastore.PutIdentity:
+			s.withheld.Set(o.Identity.Object, o.Identity.State.Withheld())
+		case datastore.Erase:
 		case datastore.CreateStore, datastore.DeleteStore, datastore.CreateToken, datastore.RevokeToken:
 			if s.registry != nil {
 				s.registry.apply(o)
@@ -338,7 +343,7 @@ func (s *state) crowded() bool {
 // compacted returns s with a dictionary of its own that holds what lives.
 func (s *state) compacted() (*state, error) {
 	n := newState(s.store, s.head)
-	n.schema, n.text, n.names, n.registry = s.schema, s.text, s.names, s.registry
+	n.schema, n.text, n.names, n.registry, n.withheld = s.schema, s.text, s.names, s.registry, s.withheld
 	var rows []tuple.Relationship
 	s.forward.Scan(func(e edge) bool {
 		rows = append(rows, s.relationship(e))

@@ -38,8 +38,9 @@ type verifier struct {
 	report func(datastore.Verification) error
 	most   int // facts that a fold holds at once
 
-	names  []string              // added since the anchor
-	schema *datastore.SchemaText // applied last since the anchor; nil: none
+	identities int                   // versions written since the anchor
+	names      []string              // added since the anchor
+	schema     *datastore.SchemaText // applied last since the anchor; nil: none
 
 	table []string           // the names as they are kept
 	until datastore.Revision // the head after table was read
@@ -67,7 +68,7 @@ func (v *verifier) run(ctx context.Context) (err error) {
 			return err
 		}
 		if first {
-			if err := v.compareSchema(ctx); err != nil {
+			if err := errors.Join(v.compareSchema(ctx), v.countIdentities(ctx)); err != nil {
 				return err
 			}
 		}
@@ -143,10 +144,14 @@ func broken(at datastore.Revision, err error) error {
 // walk folds the history; the first walk also gathers names and schemas, and
 // tells how far it has come.
 func (v *verifier) walk(ctx context.Context, first bool, f *fold) error {
+	var identities []identityAt
 	return v.history(ctx, func(c datastore.Change) error {
 		for _, o := range c.Operations {
 			if o.Kind == datastore.ApplySchema && first {
 				v.names, v.schema = append(v.names, o.Schema.Names...), o.Schema
+			}
+			if o.Kind == datastore.PutIdentity && first {
+				identities = append(identities, identityAt{c.Revision, o.Identity})
 			}
 			f.apply(c.Revision, o)
 		}
@@ -154,6 +159,11 @@ func (v *verifier) walk(ctx context.Context, first bool, f *fold) error {
 	}, func(at datastore.Revision, hash datastore.Hash) error {
 		if first {
 			v.Verified, v.Hash = at, hash
+			v.identities += len(identities)
+			if err := v.compareIdentities(ctx, identities); err != nil {
+				return err
+			}
+			identities = identities[:0]
 		}
 		return v.report(v.Verification)
 	})

@@ -82,11 +82,12 @@ func (s *store) submit(ctx context.Context, p *pending) (datastore.Outcome, erro
 
 // batchLen is how many of the requests that wait go into one transaction. A
 // schema ends it, so that no relationship enters the dictionary under names that
-// may yet fail to be committed.
+// may yet fail to be committed; so does whatever reads users and groups, which
+// are judged by what is committed.
 func batchLen(queue []*pending) int {
 	n := min(len(queue), maxBatch)
 	for i, p := range queue[:n] {
-		if p.request.Schema != nil {
+		if p.request.Schema != nil || len(p.request.Identities) > 0 || p.request.Erase != nil {
 			return i + 1
 		}
 	}
@@ -202,7 +203,7 @@ func (s *store) judge(working *state, batch []*pending, tail datastore.Tail, amb
 			p.outcome.Repeated = p.outcome.Repeated && !ambiguous
 			continue
 		}
-		j := judgement{state: working, keeper: s.keeper, now: s.keeper.later(working.head.Time)}
+		j := judgement{state: working, keeper: s.keeper, now: s.keeper.later(working.head.Time), committed: tail.Head.Revision}
 		p.err = j.decide(p)
 		if working.far != nil && working.far.err != nil {
 			return nil, working.far.err // what was decided means nothing
@@ -225,7 +226,7 @@ func (s *store) judge(working *state, batch []*pending, tail datastore.Tail, amb
 		if p.err = err; err != nil {
 			continue
 		}
-		change.Hash = e.Hash
+		change.Hash, e.Identities = e.Hash, j.versions
 		if err := working.apply(change); err != nil {
 			return nil, err
 		}
@@ -239,8 +240,10 @@ func (s *store) judge(working *state, batch []*pending, tail datastore.Tail, amb
 // repeat answers a request whose id was committed before.
 func (s *store) repeat(working *state, p *pending, earlier datastore.Change) (datastore.Outcome, error) {
 	if earlier.BodyDigest != p.digest {
-		return datastore.Outcome{}, datastore.With(fmt.Errorf("request id %q: %w (revision %d); use a new id for a new request", p.request.ID, datastore.ErrRequestReused, earlier.Revision),
-			"request_id", p.request.ID, "revision", strconv.FormatUint(uint64(earlier.Revision), 10))
+		return datastore.Outcome{}, reused(p, earlier)
+	}
+	if err := s.sameIdentities(p, earlier); err != nil {
+		return datastore.Outcome{}, err
 	}
 	j := judgement{keeper: s.keeper, now: earlier.Time}
 	for _, o := range earlier.Operations {
@@ -250,6 +253,12 @@ func (s *store) repeat(working *state, p *pending, earlier datastore.Change) (da
 	o := j.outcome(datastore.Head{Incarnation: working.head.Incarnation, Revision: earlier.Revision, Hash: earlier.Hash, Time: earlier.Time}, working.store)
 	o.Repeated = true
 	return o, nil
+}
+
+// reused is the error of a request id that stands for another request.
+func reused(p *pending, earlier datastore.Change) error {
+	return datastore.With(fmt.Errorf("request id %q: %w (revision %d); use a new id for a new request", p.request.ID, datastore.ErrRequestReused, earlier.Revision),
+		"request_id", p.request.ID, "revision", strconv.FormatUint(uint64(earlier.Revision), 10))
 }
 
 // later is the time of a change that follows one of time t.

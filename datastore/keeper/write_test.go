@@ -287,6 +287,10 @@ func (s *switched) Names(ctx context.Context, id datastore.StoreID) ([]string, e
 	return s.get().Names(ctx, id)
 }
 
+func (s *switched) Identities(ctx context.Context, id datastore.StoreID, at datastore.Revision, q datastore.IdentityQuery, f func(datastore.Identity) bool) error {
+	return s.get().Identities(ctx, id, at, q, f)
+}
+
 func TestAnotherLineOfHistoryIsNoticed(t *testing.T) {
 	for name, c := range map[string]struct {
 		sameIncarnation bool

@@ -26,6 +26,8 @@ type line struct {
 	byObject  *btree.BTreeG[*row]
 	bySubject *btree.BTreeG[*row]
 	dead      []*row // closed rows, by the revision that closed them
+
+	identities identities
 }
 
 // row is immutable: closing one puts a copy in its place, so that readers of an
@@ -54,6 +56,8 @@ func newLine(incarnation datastore.Incarnation) *line {
 		requests:  map[string]datastore.Revision{},
 		byObject:  tree(tuple.Key.Compare),
 		bySubject: tree(tuple.Key.CompareBySubject),
+
+		identities: newIdentities(),
 	}
 }
 
@@ -107,6 +111,7 @@ func (n *line) request(id string) (datastore.Entry, bool, error) {
 }
 
 func (n *line) append(e datastore.Entry) {
+	var erased []tuple.Object
 	for _, o := range e.Operations {
 		switch o.Kind {
 		case datastore.Create, datastore.Touch:
@@ -119,13 +124,21 @@ func (n *line) append(e datastore.Entry) {
 		case datastore.ApplySchema:
 			n.names = append(n.names, o.Schema.Names...)
 			n.schemas = append(n.schemas, schemaVersion{e.Revision, o.Schema})
+		case datastore.Erase:
+			erased = append(erased, *o.Erased)
 		}
+	}
+	for _, i := range e.Identities {
+		n.identities.put(i)
+	}
+	for _, o := range erased {
+		n.identities.erase(o)
 	}
 	n.head.Revision, n.head.Hash, n.head.Time = e.Revision, e.Hash, e.Time
 	if e.RequestID != "" {
 		n.requests[e.RequestID] = e.Revision
 	}
-	e.Operations = nil
+	e.Operations, e.Identities = nil, nil
 	n.entries = append(n.entries, e)
 }
 

@@ -194,7 +194,7 @@ func (l *Log) CreateLine(ctx context.Context, store datastore.StoreID, incarnati
 const dropBatch = 10_000
 
 // Tables of what a store holds, with the columns of their keys.
-var lineTables = []string{"pemba_relationship", "pemba_change", "pemba_schema", "pemba_name"}
+var lineTables = []string{"pemba_relationship", "pemba_change", "pemba_schema", "pemba_name", "pemba_identity", "pemba_identity_key"}
 
 // DropLine implements [datastore.Log]. The store is gone at once; its rows go in
 // batches, and the head, by which Lines finds what is left to drop, goes last.
@@ -231,6 +231,10 @@ var deleteSome = map[string]string{
 		(SELECT store, revision FROM pemba_schema WHERE store = $1 LIMIT $2)`,
 	"pemba_name": `DELETE FROM pemba_name WHERE (store, id) IN
 		(SELECT store, id FROM pemba_name WHERE store = $1 LIMIT $2)`,
+	"pemba_identity": `DELETE FROM pemba_identity WHERE (store, type, id, revision) IN
+		(SELECT store, type, id, revision FROM pemba_identity WHERE store = $1 LIMIT $2)`,
+	"pemba_identity_key": `DELETE FROM pemba_identity_key WHERE (store, type, name, value, id) IN
+		(SELECT store, type, name, value, id FROM pemba_identity_key WHERE store = $1 LIMIT $2)`,
 }
 
 // Lines implements [datastore.Log]. Stores that are being dropped are among

@@ -228,13 +228,15 @@ func (u *update) rollback(ctx context.Context, err error) error {
 
 // writes is what a transaction writes, in the form of its statements.
 type writes struct {
-	head      datastore.Head
-	changes   []changePart
-	closed    []closing
-	inserted  []inserted
-	schemas   []datastore.Entry
-	names     []string
-	schemaOps []*datastore.SchemaText
+	head       datastore.Head
+	changes    []changePart
+	closed     []closing
+	inserted   []inserted
+	schemas    []datastore.Entry
+	names      []string
+	schemaOps  []*datastore.SchemaText
+	identities []datastore.Identity
+	erased     []erasure
 
 	open   map[tuple.Key]int  // keys whose newest row is inserted here, and where
 	closes map[tuple.Key]bool // keys whose row of before is closed here
@@ -282,8 +284,11 @@ func gather(head datastore.Head, entries []datastore.Entry) (*writes, error) {
 				w.schemas = append(w.schemas, e)
 				w.schemaOps = append(w.schemaOps, o.Schema)
 				w.names = append(w.names, o.Schema.Names...)
+			case datastore.Erase:
+				w.erased = append(w.erased, erasure{*o.Erased, e.Revision})
 			}
 		}
+		w.identities = append(w.identities, e.Identities...)
 		w.head.Revision, w.head.Hash, w.head.Time = e.Revision, e.Hash, e.Time
 	}
 	return w, nil
@@ -360,6 +365,7 @@ func (w *writes) queue(d *Dialect, batch *pgx.Batch, store datastore.StoreID) {
 		s := w.schemaOps[i]
 		batch.Queue(insertSchema, id, int64(e.Revision), []byte(s.Text), s.Hash[:], s.PreviousHash[:], append([]string{}, s.Names...))
 	}
+	w.queueIdentities(batch, id)
 	batch.Queue(updateHead, id, int64(w.head.Revision), w.head.Hash[:], w.head.Time.UnixMicro())
 }
 

@@ -154,4 +154,29 @@ var migrations = []sql.Migration{{
 			until TIMESTAMPTZ NOT NULL
 		)`,
 	},
+}, {
+	Name: "users and groups",
+	Statements: []string{
+		`CREATE TABLE pemba_identity (
+			store INT8 NOT NULL,
+			type STRING NOT NULL,
+			id STRING NOT NULL,
+			revision INT8 NOT NULL,
+			kind INT8 NOT NULL,
+			state INT8 NOT NULL,
+			salt BYTES NOT NULL,
+			attributes BYTES NOT NULL,
+			PRIMARY KEY (store, type, id, revision),
+			INDEX pemba_identity_withheld (store, type, id) WHERE state > 1
+		)`,
+		`CREATE TABLE pemba_identity_key (
+			store INT8 NOT NULL,
+			type STRING NOT NULL,
+			name STRING NOT NULL,
+			value STRING NOT NULL,
+			id STRING NOT NULL,
+			PRIMARY KEY (store, type, name, value, id),
+			INDEX pemba_identity_key_id (store, type, id)
+		)`,
+	},
 }}

@@ -183,4 +183,29 @@ var migrations = []sql.Migration{{
 			until timestamptz NOT NULL
 		)`,
 	},
+}, {
+	Name: "users and groups",
+	Statements: []string{
+		`CREATE TABLE pemba_identity (
+			store bigint NOT NULL,
+			type text COLLATE "C" NOT NULL,
+			id text COLLATE "C" NOT NULL,
+			revision bigint NOT NULL,
+			kind bigint NOT NULL,
+			state bigint NOT NULL,
+			salt bytea NOT NULL,
+			attributes bytea NOT NULL,
+			PRIMARY KEY (store, type, id, revision)
+		)`,
+		`CREATE INDEX pemba_identity_withheld ON pemba_identity (store, type, id) WHERE state > 1`,
+		`CREATE TABLE pemba_identity_key (
+			store bigint NOT NULL,
+			type text COLLATE "C" NOT NULL,
+			name text COLLATE "C" NOT NULL,
+			value text COLLATE "C" NOT NULL,
+			id text COLLATE "C" NOT NULL,
+			PRIMARY KEY (store, type, name, value, id)
+		)`,
+		`CREATE INDEX pemba_identity_key_id ON pemba_identity_key (store, type, id)`,
+	},
 }}

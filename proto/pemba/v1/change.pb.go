@@ -47,21 +47,27 @@ const (
 	OperationKind_OPERATION_KIND_CREATE_TOKEN OperationKind = 8
 	// A token was revoked.
 	OperationKind_OPERATION_KIND_REVOKE_TOKEN OperationKind = 9
+	// A user or group came, changed, or was removed.
+	OperationKind_OPERATION_KIND_PUT_IDENTITY OperationKind = 10
+	// The personal attributes of a user or group were erased.
+	OperationKind_OPERATION_KIND_ERASE OperationKind = 11
 )
 
 // Enum value maps for OperationKind.
 var (
 	OperationKind_name = map[int32]string{
-		0: "OPERATION_KIND_UNSPECIFIED",
-		1: "OPERATION_KIND_CREATE",
-		2: "OPERATION_KIND_TOUCH",
-		3: "OPERATION_KIND_DELETE",
-		4: "OPERATION_KIND_EXPIRE",
-		5: "OPERATION_KIND_APPLY_SCHEMA",
-		6: "OPERATION_KIND_CREATE_STORE",
-		7: "OPERATION_KIND_DELETE_STORE",
-		8: "OPERATION_KIND_CREATE_TOKEN",
-		9: "OPERATION_KIND_REVOKE_TOKEN",
+		0:  "OPERATION_KIND_UNSPECIFIED",
+		1:  "OPERATION_KIND_CREATE",
+		2:  "OPERATION_KIND_TOUCH",
+		3:  "OPERATION_KIND_DELETE",
+		4:  "OPERATION_KIND_EXPIRE",
+		5:  "OPERATION_KIND_APPLY_SCHEMA",
+		6:  "OPERATION_KIND_CREATE_STORE",
+		7:  "OPERATION_KIND_DELETE_STORE",
+		8:  "OPERATION_KIND_CREATE_TOKEN",
+		9:  "OPERATION_KIND_REVOKE_TOKEN",
+		10: "OPERATION_KIND_PUT_IDENTITY",
+		11: "OPERATION_KIND_ERASE",
 	}
 	OperationKind_value = map[string]int32{
 		"OPERATION_KIND_UNSPECIFIED":  0,
@@ -74,6 +80,8 @@ var (
 		"OPERATION_KIND_DELETE_STORE": 7,
 		"OPERATION_KIND_CREATE_TOKEN": 8,
 		"OPERATION_KIND_REVOKE_TOKEN": 9,
+		"OPERATION_KIND_PUT_IDENTITY": 10,
+		"OPERATION_KIND_ERASE":        11,
 	}
 )
 
@@ -102,6 +110,116 @@ func (x OperationKind) Number() protoreflect.EnumNumber {
 // Deprecated: Use OperationKind.Descriptor instead.
 func (OperationKind) EnumDescriptor() ([]byte, []int) {
 	return file_pemba_v1_change_proto_rawDescGZIP(), []int{0}
+}
+
+// What a user or group stands for.
+type IdentityKind int32
+
+const (
+	// Never sent.
+	IdentityKind_IDENTITY_KIND_UNSPECIFIED IdentityKind = 0
+	// A user.
+	IdentityKind_IDENTITY_KIND_USER IdentityKind = 1
+	// A group.
+	IdentityKind_IDENTITY_KIND_GROUP IdentityKind = 2
+)
+
+// Enum value maps for IdentityKind.
+var (
+	IdentityKind_name = map[int32]string{
+		0: "IDENTITY_KIND_UNSPECIFIED",
+		1: "IDENTITY_KIND_USER",
+		2: "IDENTITY_KIND_GROUP",
+	}
+	IdentityKind_value = map[string]int32{
+		"IDENTITY_KIND_UNSPECIFIED": 0,
+		"IDENTITY_KIND_USER":        1,
+		"IDENTITY_KIND_GROUP":       2,
+	}
+)
+
+func (x IdentityKind) Enum() *IdentityKind {
+	p := new(IdentityKind)
+	*p = x
+	return p
+}
+
+func (x IdentityKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (IdentityKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_pemba_v1_change_proto_enumTypes[1].Descriptor()
+}
+
+func (IdentityKind) Type() protoreflect.EnumType {
+	return &file_pemba_v1_change_proto_enumTypes[1]
+}
+
+func (x IdentityKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use IdentityKind.Descriptor instead.
+func (IdentityKind) EnumDescriptor() ([]byte, []int) {
+	return file_pemba_v1_change_proto_rawDescGZIP(), []int{1}
+}
+
+// Whether a user or group is in force.
+type IdentityState int32
+
+const (
+	// There was none.
+	IdentityState_IDENTITY_STATE_UNSPECIFIED IdentityState = 0
+	// In force.
+	IdentityState_IDENTITY_STATE_ACTIVE IdentityState = 1
+	// Denied everything until it is active again.
+	IdentityState_IDENTITY_STATE_SUSPENDED IdentityState = 2
+	// Denied everything until it is created again.
+	IdentityState_IDENTITY_STATE_REMOVED IdentityState = 3
+)
+
+// Enum value maps for IdentityState.
+var (
+	IdentityState_name = map[int32]string{
+		0: "IDENTITY_STATE_UNSPECIFIED",
+		1: "IDENTITY_STATE_ACTIVE",
+		2: "IDENTITY_STATE_SUSPENDED",
+		3: "IDENTITY_STATE_REMOVED",
+	}
+	IdentityState_value = map[string]int32{
+		"IDENTITY_STATE_UNSPECIFIED": 0,
+		"IDENTITY_STATE_ACTIVE":      1,
+		"IDENTITY_STATE_SUSPENDED":   2,
+		"IDENTITY_STATE_REMOVED":     3,
+	}
+)
+
+func (x IdentityState) Enum() *IdentityState {
+	p := new(IdentityState)
+	*p = x
+	return p
+}
+
+func (x IdentityState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (IdentityState) Descriptor() protoreflect.EnumDescriptor {
+	return file_pemba_v1_change_proto_enumTypes[2].Descriptor()
+}
+
+func (IdentityState) Type() protoreflect.EnumType {
+	return &file_pemba_v1_change_proto_enumTypes[2]
+}
+
+func (x IdentityState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use IdentityState.Descriptor instead.
+func (IdentityState) EnumDescriptor() ([]byte, []int) {
+	return file_pemba_v1_change_proto_rawDescGZIP(), []int{2}
 }
 
 // A change: one step of a store's history. Everything that ever changes in a store is a change, and its position in the
@@ -246,7 +364,9 @@ type Operation struct {
 	// For OPERATION_KIND_CREATE_STORE and OPERATION_KIND_DELETE_STORE.
 	Store *StoreChange `protobuf:"bytes,5,opt,name=store,proto3" json:"store,omitempty"`
 	// For OPERATION_KIND_CREATE_TOKEN and OPERATION_KIND_REVOKE_TOKEN.
-	Token         *TokenChange `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"`
+	Token *TokenChange `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"`
+	// For OPERATION_KIND_PUT_IDENTITY and OPERATION_KIND_ERASE.
+	Identity      *IdentityChange `protobuf:"bytes,7,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -323,6 +443,87 @@ func (x *Operation) GetToken() *TokenChange {
 	return nil
 }
 
+func (x *Operation) GetIdentity() *IdentityChange {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
+// A user or group that came, changed, was removed or erased. Its attributes are not told here: they can be erased, and
+// the history stays.
+type IdentityChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its object.
+	Object *Object `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	// What it stands for. Absent where it was erased, as are those below.
+	Kind IdentityKind `protobuf:"varint,2,opt,name=kind,proto3,enum=pemba.v1.IdentityKind" json:"kind,omitempty"`
+	// As it was before.
+	Before IdentityState `protobuf:"varint,3,opt,name=before,proto3,enum=pemba.v1.IdentityState" json:"before,omitempty"`
+	// As it is after.
+	After         IdentityState `protobuf:"varint,4,opt,name=after,proto3,enum=pemba.v1.IdentityState" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentityChange) Reset() {
+	*x = IdentityChange{}
+	mi := &file_pemba_v1_change_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentityChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentityChange) ProtoMessage() {}
+
+func (x *IdentityChange) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_change_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentityChange.ProtoReflect.Descriptor instead.
+func (*IdentityChange) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_change_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *IdentityChange) GetObject() *Object {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
+func (x *IdentityChange) GetKind() IdentityKind {
+	if x != nil {
+		return x.Kind
+	}
+	return IdentityKind_IDENTITY_KIND_UNSPECIFIED
+}
+
+func (x *IdentityChange) GetBefore() IdentityState {
+	if x != nil {
+		return x.Before
+	}
+	return IdentityState_IDENTITY_STATE_UNSPECIFIED
+}
+
+func (x *IdentityChange) GetAfter() IdentityState {
+	if x != nil {
+		return x.After
+	}
+	return IdentityState_IDENTITY_STATE_UNSPECIFIED
+}
+
 // A schema that was applied.
 type SchemaChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -338,7 +539,7 @@ type SchemaChange struct {
 
 func (x *SchemaChange) Reset() {
 	*x = SchemaChange{}
-	mi := &file_pemba_v1_change_proto_msgTypes[2]
+	mi := &file_pemba_v1_change_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +551,7 @@ func (x *SchemaChange) String() string {
 func (*SchemaChange) ProtoMessage() {}
 
 func (x *SchemaChange) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_change_proto_msgTypes[2]
+	mi := &file_pemba_v1_change_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +564,7 @@ func (x *SchemaChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchemaChange.ProtoReflect.Descriptor instead.
 func (*SchemaChange) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_change_proto_rawDescGZIP(), []int{2}
+	return file_pemba_v1_change_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SchemaChange) GetText() string {
@@ -400,7 +601,7 @@ type StoreChange struct {
 
 func (x *StoreChange) Reset() {
 	*x = StoreChange{}
-	mi := &file_pemba_v1_change_proto_msgTypes[3]
+	mi := &file_pemba_v1_change_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +613,7 @@ func (x *StoreChange) String() string {
 func (*StoreChange) ProtoMessage() {}
 
 func (x *StoreChange) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_change_proto_msgTypes[3]
+	mi := &file_pemba_v1_change_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,7 +626,7 @@ func (x *StoreChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreChange.ProtoReflect.Descriptor instead.
 func (*StoreChange) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_change_proto_rawDescGZIP(), []int{3}
+	return file_pemba_v1_change_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StoreChange) GetStore() string {
@@ -457,7 +658,7 @@ type TokenChange struct {
 
 func (x *TokenChange) Reset() {
 	*x = TokenChange{}
-	mi := &file_pemba_v1_change_proto_msgTypes[4]
+	mi := &file_pemba_v1_change_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +670,7 @@ func (x *TokenChange) String() string {
 func (*TokenChange) ProtoMessage() {}
 
 func (x *TokenChange) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_change_proto_msgTypes[4]
+	mi := &file_pemba_v1_change_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +683,7 @@ func (x *TokenChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenChange.ProtoReflect.Descriptor instead.
 func (*TokenChange) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_change_proto_rawDescGZIP(), []int{4}
+	return file_pemba_v1_change_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TokenChange) GetName() string {
@@ -524,7 +725,7 @@ type ChangeFilter struct {
 
 func (x *ChangeFilter) Reset() {
 	*x = ChangeFilter{}
-	mi := &file_pemba_v1_change_proto_msgTypes[5]
+	mi := &file_pemba_v1_change_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +737,7 @@ func (x *ChangeFilter) String() string {
 func (*ChangeFilter) ProtoMessage() {}
 
 func (x *ChangeFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_change_proto_msgTypes[5]
+	mi := &file_pemba_v1_change_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +750,7 @@ func (x *ChangeFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeFilter.ProtoReflect.Descriptor instead.
 func (*ChangeFilter) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_change_proto_rawDescGZIP(), []int{5}
+	return file_pemba_v1_change_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ChangeFilter) GetResourceTypes() []string {
@@ -599,14 +800,20 @@ const file_pemba_v1_change_proto_rawDesc = "" +
 	"operations\x12\x1a\n" +
 	"\bfiltered\x18\t \x01(\rR\bfiltered\x123\n" +
 	"\bmetadata\x18\n" +
-	" \x01(\v2\x17.google.protobuf.StructR\bmetadata\"\xa0\x02\n" +
+	" \x01(\v2\x17.google.protobuf.StructR\bmetadata\"\xd6\x02\n" +
 	"\tOperation\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.pemba.v1.OperationKindR\x04kind\x12.\n" +
 	"\x06before\x18\x02 \x01(\v2\x16.pemba.v1.RelationshipR\x06before\x12,\n" +
 	"\x05after\x18\x03 \x01(\v2\x16.pemba.v1.RelationshipR\x05after\x12.\n" +
 	"\x06schema\x18\x04 \x01(\v2\x16.pemba.v1.SchemaChangeR\x06schema\x12+\n" +
 	"\x05store\x18\x05 \x01(\v2\x15.pemba.v1.StoreChangeR\x05store\x12+\n" +
-	"\x05token\x18\x06 \x01(\v2\x15.pemba.v1.TokenChangeR\x05token\"[\n" +
+	"\x05token\x18\x06 \x01(\v2\x15.pemba.v1.TokenChangeR\x05token\x124\n" +
+	"\bidentity\x18\a \x01(\v2\x18.pemba.v1.IdentityChangeR\bidentity\"\xc6\x01\n" +
+	"\x0eIdentityChange\x12(\n" +
+	"\x06object\x18\x01 \x01(\v2\x10.pemba.v1.ObjectR\x06object\x12*\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x16.pemba.v1.IdentityKindR\x04kind\x12/\n" +
+	"\x06before\x18\x03 \x01(\x0e2\x17.pemba.v1.IdentityStateR\x06before\x12-\n" +
+	"\x05after\x18\x04 \x01(\x0e2\x17.pemba.v1.IdentityStateR\x05after\"[\n" +
 	"\fSchemaChange\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12#\n" +
@@ -624,7 +831,7 @@ const file_pemba_v1_change_proto_rawDesc = "" +
 	"\rsubject_types\x18\x03 \x03(\tR\fsubjectTypes\x127\n" +
 	"\n" +
 	"operations\x18\x04 \x03(\x0e2\x17.pemba.v1.OperationKindR\n" +
-	"operations*\xbf\x02\n" +
+	"operations*\xfa\x02\n" +
 	"\rOperationKind\x12\x1e\n" +
 	"\x1aOPERATION_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15OPERATION_KIND_CREATE\x10\x01\x12\x18\n" +
@@ -635,7 +842,19 @@ const file_pemba_v1_change_proto_rawDesc = "" +
 	"\x1bOPERATION_KIND_CREATE_STORE\x10\x06\x12\x1f\n" +
 	"\x1bOPERATION_KIND_DELETE_STORE\x10\a\x12\x1f\n" +
 	"\x1bOPERATION_KIND_CREATE_TOKEN\x10\b\x12\x1f\n" +
-	"\x1bOPERATION_KIND_REVOKE_TOKEN\x10\tB1Z/github.com/pembadb/pemba/proto/pemba/v1;pembav1b\x06proto3"
+	"\x1bOPERATION_KIND_REVOKE_TOKEN\x10\t\x12\x1f\n" +
+	"\x1bOPERATION_KIND_PUT_IDENTITY\x10\n" +
+	"\x12\x18\n" +
+	"\x14OPERATION_KIND_ERASE\x10\v*^\n" +
+	"\fIdentityKind\x12\x1d\n" +
+	"\x19IDENTITY_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12IDENTITY_KIND_USER\x10\x01\x12\x17\n" +
+	"\x13IDENTITY_KIND_GROUP\x10\x02*\x84\x01\n" +
+	"\rIdentityState\x12\x1e\n" +
+	"\x1aIDENTITY_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15IDENTITY_STATE_ACTIVE\x10\x01\x12\x1c\n" +
+	"\x18IDENTITY_STATE_SUSPENDED\x10\x02\x12\x1a\n" +
+	"\x16IDENTITY_STATE_REMOVED\x10\x03B1Z/github.com/pembadb/pemba/proto/pemba/v1;pembav1b\x06proto3"
 
 var (
 	file_pemba_v1_change_proto_rawDescOnce sync.Once
@@ -649,38 +868,47 @@ func file_pemba_v1_change_proto_rawDescGZIP() []byte {
 	return file_pemba_v1_change_proto_rawDescData
 }
 
-var file_pemba_v1_change_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_pemba_v1_change_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_pemba_v1_change_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_pemba_v1_change_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_pemba_v1_change_proto_goTypes = []any{
 	(OperationKind)(0),            // 0: pemba.v1.OperationKind
-	(*Change)(nil),                // 1: pemba.v1.Change
-	(*Operation)(nil),             // 2: pemba.v1.Operation
-	(*SchemaChange)(nil),          // 3: pemba.v1.SchemaChange
-	(*StoreChange)(nil),           // 4: pemba.v1.StoreChange
-	(*TokenChange)(nil),           // 5: pemba.v1.TokenChange
-	(*ChangeFilter)(nil),          // 6: pemba.v1.ChangeFilter
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 8: google.protobuf.Struct
-	(*Relationship)(nil),          // 9: pemba.v1.Relationship
-	(Role)(0),                     // 10: pemba.v1.Role
+	(IdentityKind)(0),             // 1: pemba.v1.IdentityKind
+	(IdentityState)(0),            // 2: pemba.v1.IdentityState
+	(*Change)(nil),                // 3: pemba.v1.Change
+	(*Operation)(nil),             // 4: pemba.v1.Operation
+	(*IdentityChange)(nil),        // 5: pemba.v1.IdentityChange
+	(*SchemaChange)(nil),          // 6: pemba.v1.SchemaChange
+	(*StoreChange)(nil),           // 7: pemba.v1.StoreChange
+	(*TokenChange)(nil),           // 8: pemba.v1.TokenChange
+	(*ChangeFilter)(nil),          // 9: pemba.v1.ChangeFilter
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),       // 11: google.protobuf.Struct
+	(*Relationship)(nil),          // 12: pemba.v1.Relationship
+	(*Object)(nil),                // 13: pemba.v1.Object
+	(Role)(0),                     // 14: pemba.v1.Role
 }
 var file_pemba_v1_change_proto_depIdxs = []int32{
-	7,  // 0: pemba.v1.Change.time:type_name -> google.protobuf.Timestamp
-	2,  // 1: pemba.v1.Change.operations:type_name -> pemba.v1.Operation
-	8,  // 2: pemba.v1.Change.metadata:type_name -> google.protobuf.Struct
+	10, // 0: pemba.v1.Change.time:type_name -> google.protobuf.Timestamp
+	4,  // 1: pemba.v1.Change.operations:type_name -> pemba.v1.Operation
+	11, // 2: pemba.v1.Change.metadata:type_name -> google.protobuf.Struct
 	0,  // 3: pemba.v1.Operation.kind:type_name -> pemba.v1.OperationKind
-	9,  // 4: pemba.v1.Operation.before:type_name -> pemba.v1.Relationship
-	9,  // 5: pemba.v1.Operation.after:type_name -> pemba.v1.Relationship
-	3,  // 6: pemba.v1.Operation.schema:type_name -> pemba.v1.SchemaChange
-	4,  // 7: pemba.v1.Operation.store:type_name -> pemba.v1.StoreChange
-	5,  // 8: pemba.v1.Operation.token:type_name -> pemba.v1.TokenChange
-	10, // 9: pemba.v1.TokenChange.role:type_name -> pemba.v1.Role
-	0,  // 10: pemba.v1.ChangeFilter.operations:type_name -> pemba.v1.OperationKind
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	12, // 4: pemba.v1.Operation.before:type_name -> pemba.v1.Relationship
+	12, // 5: pemba.v1.Operation.after:type_name -> pemba.v1.Relationship
+	6,  // 6: pemba.v1.Operation.schema:type_name -> pemba.v1.SchemaChange
+	7,  // 7: pemba.v1.Operation.store:type_name -> pemba.v1.StoreChange
+	8,  // 8: pemba.v1.Operation.token:type_name -> pemba.v1.TokenChange
+	5,  // 9: pemba.v1.Operation.identity:type_name -> pemba.v1.IdentityChange
+	13, // 10: pemba.v1.IdentityChange.object:type_name -> pemba.v1.Object
+	1,  // 11: pemba.v1.IdentityChange.kind:type_name -> pemba.v1.IdentityKind
+	2,  // 12: pemba.v1.IdentityChange.before:type_name -> pemba.v1.IdentityState
+	2,  // 13: pemba.v1.IdentityChange.after:type_name -> pemba.v1.IdentityState
+	14, // 14: pemba.v1.TokenChange.role:type_name -> pemba.v1.Role
+	0,  // 15: pemba.v1.ChangeFilter.operations:type_name -> pemba.v1.OperationKind
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_pemba_v1_change_proto_init() }
@@ -695,8 +923,8 @@ func file_pemba_v1_change_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pemba_v1_change_proto_rawDesc), len(file_pemba_v1_change_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   6,
+			NumEnums:      3,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -46,21 +46,24 @@ const (
 	ExplainNode_KIND_NIL ExplainNode_Kind = 8
 	// The subject is this very userset.
 	ExplainNode_KIND_SUBJECT ExplainNode_Kind = 9
+	// The subject is a suspended or removed user, who has nothing: the only node.
+	ExplainNode_KIND_SUSPENDED ExplainNode_Kind = 10
 )
 
 // Enum value maps for ExplainNode_Kind.
 var (
 	ExplainNode_Kind_name = map[int32]string{
-		0: "KIND_UNSPECIFIED",
-		1: "KIND_RELATION",
-		2: "KIND_UNION",
-		3: "KIND_INTERSECTION",
-		4: "KIND_EXCLUSION",
-		5: "KIND_ANY",
-		6: "KIND_ALL",
-		7: "KIND_SELF",
-		8: "KIND_NIL",
-		9: "KIND_SUBJECT",
+		0:  "KIND_UNSPECIFIED",
+		1:  "KIND_RELATION",
+		2:  "KIND_UNION",
+		3:  "KIND_INTERSECTION",
+		4:  "KIND_EXCLUSION",
+		5:  "KIND_ANY",
+		6:  "KIND_ALL",
+		7:  "KIND_SELF",
+		8:  "KIND_NIL",
+		9:  "KIND_SUBJECT",
+		10: "KIND_SUSPENDED",
 	}
 	ExplainNode_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":  0,
@@ -73,6 +76,7 @@ var (
 		"KIND_SELF":         7,
 		"KIND_NIL":          8,
 		"KIND_SUBJECT":      9,
+		"KIND_SUSPENDED":    10,
 	}
 )
 
@@ -749,7 +753,7 @@ const file_pemba_v1_explain_proto_rawDesc = "" +
 	"\vsuggestions\x18\x05 \x03(\v2\x14.pemba.v1.SuggestionR\vsuggestions\x12\x1e\n" +
 	"\n" +
 	"impossible\x18\x06 \x01(\bR\n" +
-	"impossible\"\xd5\x04\n" +
+	"impossible\"\xe9\x04\n" +
 	"\vExplainNode\x12.\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1a.pemba.v1.ExplainNode.KindR\x04kind\x12,\n" +
 	"\bresource\x18\x02 \x01(\v2\x10.pemba.v1.ObjectR\bresource\x12\x1a\n" +
@@ -761,7 +765,7 @@ const file_pemba_v1_explain_proto_rawDesc = "" +
 	"\bchildren\x18\b \x03(\v2\x16.pemba.v1.ExplainChildR\bchildren\x12+\n" +
 	"\x05steps\x18\t \x03(\v2\x15.pemba.v1.ExplainStepR\x05steps\x12\x18\n" +
 	"\aomitted\x18\n" +
-	" \x01(\rR\aomitted\"\xb5\x01\n" +
+	" \x01(\rR\aomitted\"\xc9\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_RELATION\x10\x01\x12\x0e\n" +
@@ -773,7 +777,9 @@ const file_pemba_v1_explain_proto_rawDesc = "" +
 	"\bKIND_ALL\x10\x06\x12\r\n" +
 	"\tKIND_SELF\x10\a\x12\f\n" +
 	"\bKIND_NIL\x10\b\x12\x10\n" +
-	"\fKIND_SUBJECT\x10\t\">\n" +
+	"\fKIND_SUBJECT\x10\t\x12\x12\n" +
+	"\x0eKIND_SUSPENDED\x10\n" +
+	"\">\n" +
 	"\fExplainChild\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x1a\n" +
 	"\bexcluded\x18\x02 \x01(\bR\bexcluded\"\xdc\x01\n" +

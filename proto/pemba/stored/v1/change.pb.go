@@ -21,6 +21,116 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// IdentityKind is what an identity stands for.
+type IdentityKind int32
+
+const (
+	// None; never stored.
+	IdentityKind_IDENTITY_KIND_UNSPECIFIED IdentityKind = 0
+	// A user.
+	IdentityKind_IDENTITY_KIND_USER IdentityKind = 1
+	// A group.
+	IdentityKind_IDENTITY_KIND_GROUP IdentityKind = 2
+)
+
+// Enum value maps for IdentityKind.
+var (
+	IdentityKind_name = map[int32]string{
+		0: "IDENTITY_KIND_UNSPECIFIED",
+		1: "IDENTITY_KIND_USER",
+		2: "IDENTITY_KIND_GROUP",
+	}
+	IdentityKind_value = map[string]int32{
+		"IDENTITY_KIND_UNSPECIFIED": 0,
+		"IDENTITY_KIND_USER":        1,
+		"IDENTITY_KIND_GROUP":       2,
+	}
+)
+
+func (x IdentityKind) Enum() *IdentityKind {
+	p := new(IdentityKind)
+	*p = x
+	return p
+}
+
+func (x IdentityKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (IdentityKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_pemba_stored_v1_change_proto_enumTypes[0].Descriptor()
+}
+
+func (IdentityKind) Type() protoreflect.EnumType {
+	return &file_pemba_stored_v1_change_proto_enumTypes[0]
+}
+
+func (x IdentityKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use IdentityKind.Descriptor instead.
+func (IdentityKind) EnumDescriptor() ([]byte, []int) {
+	return file_pemba_stored_v1_change_proto_rawDescGZIP(), []int{0}
+}
+
+// IdentityState tells whether an identity is in force.
+type IdentityState int32
+
+const (
+	// There was no identity.
+	IdentityState_IDENTITY_STATE_UNSPECIFIED IdentityState = 0
+	// In force.
+	IdentityState_IDENTITY_STATE_ACTIVE IdentityState = 1
+	// Denied everything until it is active again.
+	IdentityState_IDENTITY_STATE_SUSPENDED IdentityState = 2
+	// Denied everything until it is created again.
+	IdentityState_IDENTITY_STATE_REMOVED IdentityState = 3
+)
+
+// Enum value maps for IdentityState.
+var (
+	IdentityState_name = map[int32]string{
+		0: "IDENTITY_STATE_UNSPECIFIED",
+		1: "IDENTITY_STATE_ACTIVE",
+		2: "IDENTITY_STATE_SUSPENDED",
+		3: "IDENTITY_STATE_REMOVED",
+	}
+	IdentityState_value = map[string]int32{
+		"IDENTITY_STATE_UNSPECIFIED": 0,
+		"IDENTITY_STATE_ACTIVE":      1,
+		"IDENTITY_STATE_SUSPENDED":   2,
+		"IDENTITY_STATE_REMOVED":     3,
+	}
+)
+
+func (x IdentityState) Enum() *IdentityState {
+	p := new(IdentityState)
+	*p = x
+	return p
+}
+
+func (x IdentityState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (IdentityState) Descriptor() protoreflect.EnumDescriptor {
+	return file_pemba_stored_v1_change_proto_enumTypes[1].Descriptor()
+}
+
+func (IdentityState) Type() protoreflect.EnumType {
+	return &file_pemba_stored_v1_change_proto_enumTypes[1]
+}
+
+func (x IdentityState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use IdentityState.Descriptor instead.
+func (IdentityState) EnumDescriptor() ([]byte, []int) {
+	return file_pemba_stored_v1_change_proto_rawDescGZIP(), []int{1}
+}
+
 // ChangeHeader is what the chain hashes: SHA-256 over a domain tag, the hash of the change before, and these bytes.
 type ChangeHeader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -201,6 +311,8 @@ type Operation struct {
 	//	*Operation_StoreDeleted
 	//	*Operation_TokenCreated
 	//	*Operation_TokenRevoked
+	//	*Operation_IdentityPut
+	//	*Operation_IdentityErased
 	Operation     isOperation_Operation `protobuf_oneof:"operation"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -324,6 +436,24 @@ func (x *Operation) GetTokenRevoked() *TokenRevoked {
 	return nil
 }
 
+func (x *Operation) GetIdentityPut() *IdentityPut {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_IdentityPut); ok {
+			return x.IdentityPut
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetIdentityErased() *IdentityErased {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_IdentityErased); ok {
+			return x.IdentityErased
+		}
+	}
+	return nil
+}
+
 type isOperation_Operation interface {
 	isOperation_Operation()
 }
@@ -373,6 +503,16 @@ type Operation_TokenRevoked struct {
 	TokenRevoked *TokenRevoked `protobuf:"bytes,9,opt,name=token_revoked,json=tokenRevoked,proto3,oneof"`
 }
 
+type Operation_IdentityPut struct {
+	// A user or group came, changed, or was removed.
+	IdentityPut *IdentityPut `protobuf:"bytes,10,opt,name=identity_put,json=identityPut,proto3,oneof"`
+}
+
+type Operation_IdentityErased struct {
+	// The personal attributes of a user or group were erased.
+	IdentityErased *IdentityErased `protobuf:"bytes,11,opt,name=identity_erased,json=identityErased,proto3,oneof"`
+}
+
 func (*Operation_Create) isOperation_Operation() {}
 
 func (*Operation_Touch) isOperation_Operation() {}
@@ -390,6 +530,10 @@ func (*Operation_StoreDeleted) isOperation_Operation() {}
 func (*Operation_TokenCreated) isOperation_Operation() {}
 
 func (*Operation_TokenRevoked) isOperation_Operation() {}
+
+func (*Operation_IdentityPut) isOperation_Operation() {}
+
+func (*Operation_IdentityErased) isOperation_Operation() {}
 
 // StoredRelationship is a relationship with its names spelt out, so that history is read without any table.
 type StoredRelationship struct {
@@ -1049,6 +1193,153 @@ func (x *TokenRevoked) GetStoreName() string {
 	return ""
 }
 
+// IdentityPut: a user or group is so now. What is personal of it is kept apart, and can be erased.
+type IdentityPut struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The type of its object.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// The id of its object.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// What it stands for.
+	Kind IdentityKind `protobuf:"varint,3,opt,name=kind,proto3,enum=pemba.stored.v1.IdentityKind" json:"kind,omitempty"`
+	// As it is now.
+	State IdentityState `protobuf:"varint,4,opt,name=state,proto3,enum=pemba.stored.v1.IdentityState" json:"state,omitempty"`
+	// As it was before.
+	Before IdentityState `protobuf:"varint,5,opt,name=before,proto3,enum=pemba.stored.v1.IdentityState" json:"before,omitempty"`
+	// SHA-256 over a domain tag, a salt of 16 bytes and the attributes, a JSON object in canonical form. Empty: it was
+	// removed.
+	Digest        []byte `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentityPut) Reset() {
+	*x = IdentityPut{}
+	mi := &file_pemba_stored_v1_change_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentityPut) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentityPut) ProtoMessage() {}
+
+func (x *IdentityPut) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_stored_v1_change_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentityPut.ProtoReflect.Descriptor instead.
+func (*IdentityPut) Descriptor() ([]byte, []int) {
+	return file_pemba_stored_v1_change_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *IdentityPut) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *IdentityPut) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *IdentityPut) GetKind() IdentityKind {
+	if x != nil {
+		return x.Kind
+	}
+	return IdentityKind_IDENTITY_KIND_UNSPECIFIED
+}
+
+func (x *IdentityPut) GetState() IdentityState {
+	if x != nil {
+		return x.State
+	}
+	return IdentityState_IDENTITY_STATE_UNSPECIFIED
+}
+
+func (x *IdentityPut) GetBefore() IdentityState {
+	if x != nil {
+		return x.Before
+	}
+	return IdentityState_IDENTITY_STATE_UNSPECIFIED
+}
+
+func (x *IdentityPut) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+// IdentityErased: the attributes and salts of all its versions before are gone.
+type IdentityErased struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The type of its object.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// The id of its object.
+	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentityErased) Reset() {
+	*x = IdentityErased{}
+	mi := &file_pemba_stored_v1_change_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentityErased) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentityErased) ProtoMessage() {}
+
+func (x *IdentityErased) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_stored_v1_change_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentityErased.ProtoReflect.Descriptor instead.
+func (*IdentityErased) Descriptor() ([]byte, []int) {
+	return file_pemba_stored_v1_change_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *IdentityErased) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *IdentityErased) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 var File_pemba_stored_v1_change_proto protoreflect.FileDescriptor
 
 const file_pemba_stored_v1_change_proto_rawDesc = "" +
@@ -1068,7 +1359,7 @@ const file_pemba_stored_v1_change_proto_rawDesc = "" +
 	"\rChangePayload\x12:\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x1a.pemba.stored.v1.OperationR\n" +
-	"operations\"\xf7\x04\n" +
+	"operations\"\x86\x06\n" +
 	"\tOperation\x12>\n" +
 	"\x06create\x18\x01 \x01(\v2$.pemba.stored.v1.RelationshipCreatedH\x00R\x06create\x12<\n" +
 	"\x05touch\x18\x02 \x01(\v2$.pemba.stored.v1.RelationshipTouchedH\x00R\x05touch\x12>\n" +
@@ -1078,7 +1369,10 @@ const file_pemba_stored_v1_change_proto_rawDesc = "" +
 	"\rstore_created\x18\x06 \x01(\v2\x1d.pemba.stored.v1.StoreCreatedH\x00R\fstoreCreated\x12D\n" +
 	"\rstore_deleted\x18\a \x01(\v2\x1d.pemba.stored.v1.StoreDeletedH\x00R\fstoreDeleted\x12D\n" +
 	"\rtoken_created\x18\b \x01(\v2\x1d.pemba.stored.v1.TokenCreatedH\x00R\ftokenCreated\x12D\n" +
-	"\rtoken_revoked\x18\t \x01(\v2\x1d.pemba.stored.v1.TokenRevokedH\x00R\ftokenRevokedB\v\n" +
+	"\rtoken_revoked\x18\t \x01(\v2\x1d.pemba.stored.v1.TokenRevokedH\x00R\ftokenRevoked\x12A\n" +
+	"\fidentity_put\x18\n" +
+	" \x01(\v2\x1c.pemba.stored.v1.IdentityPutH\x00R\videntityPut\x12J\n" +
+	"\x0fidentity_erased\x18\v \x01(\v2\x1f.pemba.stored.v1.IdentityErasedH\x00R\x0eidentityErasedB\v\n" +
 	"\toperation\"\xd6\x02\n" +
 	"\x12StoredRelationship\x12#\n" +
 	"\rresource_type\x18\x01 \x01(\tR\fresourceType\x12\x1f\n" +
@@ -1132,7 +1426,26 @@ const file_pemba_stored_v1_change_proto_rawDesc = "" +
 	"\bstore_id\x18\x03 \x01(\x04H\x00R\astoreId\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"store_name\x18\x04 \x01(\tR\tstoreNameB\v\n" +
-	"\t_store_idB9Z7github.com/pembadb/pemba/proto/pemba/stored/v1;storedv1b\x06proto3"
+	"\t_store_id\"\xea\x01\n" +
+	"\vIdentityPut\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x121\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x1d.pemba.stored.v1.IdentityKindR\x04kind\x124\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x1e.pemba.stored.v1.IdentityStateR\x05state\x126\n" +
+	"\x06before\x18\x05 \x01(\x0e2\x1e.pemba.stored.v1.IdentityStateR\x06before\x12\x16\n" +
+	"\x06digest\x18\x06 \x01(\fR\x06digest\"4\n" +
+	"\x0eIdentityErased\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id*^\n" +
+	"\fIdentityKind\x12\x1d\n" +
+	"\x19IDENTITY_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12IDENTITY_KIND_USER\x10\x01\x12\x17\n" +
+	"\x13IDENTITY_KIND_GROUP\x10\x02*\x84\x01\n" +
+	"\rIdentityState\x12\x1e\n" +
+	"\x1aIDENTITY_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15IDENTITY_STATE_ACTIVE\x10\x01\x12\x1c\n" +
+	"\x18IDENTITY_STATE_SUSPENDED\x10\x02\x12\x1a\n" +
+	"\x16IDENTITY_STATE_REMOVED\x10\x03B9Z7github.com/pembadb/pemba/proto/pemba/stored/v1;storedv1b\x06proto3"
 
 var (
 	file_pemba_stored_v1_change_proto_rawDescOnce sync.Once
@@ -1146,44 +1459,54 @@ func file_pemba_stored_v1_change_proto_rawDescGZIP() []byte {
 	return file_pemba_stored_v1_change_proto_rawDescData
 }
 
-var file_pemba_stored_v1_change_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_pemba_stored_v1_change_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_pemba_stored_v1_change_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_pemba_stored_v1_change_proto_goTypes = []any{
-	(*ChangeHeader)(nil),        // 0: pemba.stored.v1.ChangeHeader
-	(*ChangePayload)(nil),       // 1: pemba.stored.v1.ChangePayload
-	(*Operation)(nil),           // 2: pemba.stored.v1.Operation
-	(*StoredRelationship)(nil),  // 3: pemba.stored.v1.StoredRelationship
-	(*RelationshipCreated)(nil), // 4: pemba.stored.v1.RelationshipCreated
-	(*RelationshipTouched)(nil), // 5: pemba.stored.v1.RelationshipTouched
-	(*RelationshipDeleted)(nil), // 6: pemba.stored.v1.RelationshipDeleted
-	(*RelationshipExpired)(nil), // 7: pemba.stored.v1.RelationshipExpired
-	(*SchemaApplied)(nil),       // 8: pemba.stored.v1.SchemaApplied
-	(*StoreCreated)(nil),        // 9: pemba.stored.v1.StoreCreated
-	(*StoreDeleted)(nil),        // 10: pemba.stored.v1.StoreDeleted
-	(*TokenCreated)(nil),        // 11: pemba.stored.v1.TokenCreated
-	(*TokenRevoked)(nil),        // 12: pemba.stored.v1.TokenRevoked
+	(IdentityKind)(0),           // 0: pemba.stored.v1.IdentityKind
+	(IdentityState)(0),          // 1: pemba.stored.v1.IdentityState
+	(*ChangeHeader)(nil),        // 2: pemba.stored.v1.ChangeHeader
+	(*ChangePayload)(nil),       // 3: pemba.stored.v1.ChangePayload
+	(*Operation)(nil),           // 4: pemba.stored.v1.Operation
+	(*StoredRelationship)(nil),  // 5: pemba.stored.v1.StoredRelationship
+	(*RelationshipCreated)(nil), // 6: pemba.stored.v1.RelationshipCreated
+	(*RelationshipTouched)(nil), // 7: pemba.stored.v1.RelationshipTouched
+	(*RelationshipDeleted)(nil), // 8: pemba.stored.v1.RelationshipDeleted
+	(*RelationshipExpired)(nil), // 9: pemba.stored.v1.RelationshipExpired
+	(*SchemaApplied)(nil),       // 10: pemba.stored.v1.SchemaApplied
+	(*StoreCreated)(nil),        // 11: pemba.stored.v1.StoreCreated
+	(*StoreDeleted)(nil),        // 12: pemba.stored.v1.StoreDeleted
+	(*TokenCreated)(nil),        // 13: pemba.stored.v1.TokenCreated
+	(*TokenRevoked)(nil),        // 14: pemba.stored.v1.TokenRevoked
+	(*IdentityPut)(nil),         // 15: pemba.stored.v1.IdentityPut
+	(*IdentityErased)(nil),      // 16: pemba.stored.v1.IdentityErased
 }
 var file_pemba_stored_v1_change_proto_depIdxs = []int32{
-	2,  // 0: pemba.stored.v1.ChangePayload.operations:type_name -> pemba.stored.v1.Operation
-	4,  // 1: pemba.stored.v1.Operation.create:type_name -> pemba.stored.v1.RelationshipCreated
-	5,  // 2: pemba.stored.v1.Operation.touch:type_name -> pemba.stored.v1.RelationshipTouched
-	6,  // 3: pemba.stored.v1.Operation.delete:type_name -> pemba.stored.v1.RelationshipDeleted
-	7,  // 4: pemba.stored.v1.Operation.expire:type_name -> pemba.stored.v1.RelationshipExpired
-	8,  // 5: pemba.stored.v1.Operation.schema_applied:type_name -> pemba.stored.v1.SchemaApplied
-	9,  // 6: pemba.stored.v1.Operation.store_created:type_name -> pemba.stored.v1.StoreCreated
-	10, // 7: pemba.stored.v1.Operation.store_deleted:type_name -> pemba.stored.v1.StoreDeleted
-	11, // 8: pemba.stored.v1.Operation.token_created:type_name -> pemba.stored.v1.TokenCreated
-	12, // 9: pemba.stored.v1.Operation.token_revoked:type_name -> pemba.stored.v1.TokenRevoked
-	3,  // 10: pemba.stored.v1.RelationshipCreated.relationship:type_name -> pemba.stored.v1.StoredRelationship
-	3,  // 11: pemba.stored.v1.RelationshipCreated.previous:type_name -> pemba.stored.v1.StoredRelationship
-	3,  // 12: pemba.stored.v1.RelationshipTouched.relationship:type_name -> pemba.stored.v1.StoredRelationship
-	3,  // 13: pemba.stored.v1.RelationshipTouched.previous:type_name -> pemba.stored.v1.StoredRelationship
-	3,  // 14: pemba.stored.v1.RelationshipDeleted.previous:type_name -> pemba.stored.v1.StoredRelationship
-	3,  // 15: pemba.stored.v1.RelationshipExpired.previous:type_name -> pemba.stored.v1.StoredRelationship
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	4,  // 0: pemba.stored.v1.ChangePayload.operations:type_name -> pemba.stored.v1.Operation
+	6,  // 1: pemba.stored.v1.Operation.create:type_name -> pemba.stored.v1.RelationshipCreated
+	7,  // 2: pemba.stored.v1.Operation.touch:type_name -> pemba.stored.v1.RelationshipTouched
+	8,  // 3: pemba.stored.v1.Operation.delete:type_name -> pemba.stored.v1.RelationshipDeleted
+	9,  // 4: pemba.stored.v1.Operation.expire:type_name -> pemba.stored.v1.RelationshipExpired
+	10, // 5: pemba.stored.v1.Operation.schema_applied:type_name -> pemba.stored.v1.SchemaApplied
+	11, // 6: pemba.stored.v1.Operation.store_created:type_name -> pemba.stored.v1.StoreCreated
+	12, // 7: pemba.stored.v1.Operation.store_deleted:type_name -> pemba.stored.v1.StoreDeleted
+	13, // 8: pemba.stored.v1.Operation.token_created:type_name -> pemba.stored.v1.TokenCreated
+	14, // 9: pemba.stored.v1.Operation.token_revoked:type_name -> pemba.stored.v1.TokenRevoked
+	15, // 10: pemba.stored.v1.Operation.identity_put:type_name -> pemba.stored.v1.IdentityPut
+	16, // 11: pemba.stored.v1.Operation.identity_erased:type_name -> pemba.stored.v1.IdentityErased
+	5,  // 12: pemba.stored.v1.RelationshipCreated.relationship:type_name -> pemba.stored.v1.StoredRelationship
+	5,  // 13: pemba.stored.v1.RelationshipCreated.previous:type_name -> pemba.stored.v1.StoredRelationship
+	5,  // 14: pemba.stored.v1.RelationshipTouched.relationship:type_name -> pemba.stored.v1.StoredRelationship
+	5,  // 15: pemba.stored.v1.RelationshipTouched.previous:type_name -> pemba.stored.v1.StoredRelationship
+	5,  // 16: pemba.stored.v1.RelationshipDeleted.previous:type_name -> pemba.stored.v1.StoredRelationship
+	5,  // 17: pemba.stored.v1.RelationshipExpired.previous:type_name -> pemba.stored.v1.StoredRelationship
+	0,  // 18: pemba.stored.v1.IdentityPut.kind:type_name -> pemba.stored.v1.IdentityKind
+	1,  // 19: pemba.stored.v1.IdentityPut.state:type_name -> pemba.stored.v1.IdentityState
+	1,  // 20: pemba.stored.v1.IdentityPut.before:type_name -> pemba.stored.v1.IdentityState
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_pemba_stored_v1_change_proto_init() }
@@ -1201,6 +1524,8 @@ func file_pemba_stored_v1_change_proto_init() {
 		(*Operation_StoreDeleted)(nil),
 		(*Operation_TokenCreated)(nil),
 		(*Operation_TokenRevoked)(nil),
+		(*Operation_IdentityPut)(nil),
+		(*Operation_IdentityErased)(nil),
 	}
 	file_pemba_stored_v1_change_proto_msgTypes[3].OneofWrappers = []any{}
 	file_pemba_stored_v1_change_proto_msgTypes[11].OneofWrappers = []any{}
@@ -1210,13 +1535,14 @@ func file_pemba_stored_v1_change_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pemba_stored_v1_change_proto_rawDesc), len(file_pemba_stored_v1_change_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   13,
+			NumEnums:      2,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_pemba_stored_v1_change_proto_goTypes,
 		DependencyIndexes: file_pemba_stored_v1_change_proto_depIdxs,
+		EnumInfos:         file_pemba_stored_v1_change_proto_enumTypes,
 		MessageInfos:      file_pemba_stored_v1_change_proto_msgTypes,
 	}.Build()
 	File_pemba_stored_v1_change_proto = out.File

@@ -1,0 +1,174 @@
+package sql
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/tuple"
+)
+
+// identityPage is how many identities one statement gives.
+const identityPage = 1000
+
+// erasure is that of an object's attributes up to a revision.
+type erasure struct {
+	object tuple.Object
+	at     datastore.Revision
+}
+
+const insertIdentities = `INSERT INTO pemba_identity (store, type, id, revision, kind, state, salt, attributes)
+	SELECT $1::bigint, * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[], $8::bytea[])`
+
+const deleteIdentityKeys = `DELETE FROM pemba_identity_key WHERE store = $1 AND (type, id) IN (SELECT * FROM unnest($2::text[], $3::text[]))`
+
+const insertIdentityKeys = `INSERT INTO pemba_identity_key (store, type, id, name, value)
+	SELECT $1::bigint, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[])`
+
+const eraseIdentity = `UPDATE pemba_identity SET salt = '', attributes = '' WHERE store = $1 AND type = $2 AND id = $3 AND revision <= $4`
+
+// columns are texts that stand in arrays, a column each.
+type columns [][]string
+
+func (c columns) add(values ...string) {
+	for i, v := range values {
+		c[i] = append(c[i], v)
+	}
+}
+
+// queueIdentities puts the statements that write users and groups into a batch.
+func (w *writes) queueIdentities(batch *pgx.Batch, store int64) {
+	newest := map[tuple.Object]*datastore.Identity{}
+	objects := columns{nil, nil}
+	var revisions, kinds, states []int64
+	var salts, attributes [][]byte
+	for n := range w.identities {
+		i := &w.identities[n]
+		newest[i.Object] = i
+		objects.add(i.Object.Type, i.Object.ID)
+		revisions, kinds, states = append(revisions, int64(i.Revision)), append(kinds, int64(i.Kind)), append(states, int64(i.State))
+		salts, attributes = append(salts, append([]byte{}, i.Salt...)), append(attributes, []byte(i.Attributes))
+	}
+	if len(newest) > 0 {
+		batch.Queue(insertIdentities, store, objects[0], objects[1], revisions, kinds, states, salts, attributes)
+	}
+	for _, e := range w.erased {
+		batch.Queue(eraseIdentity, store, e.object.Type, e.object.ID, int64(e.at))
+		if i := newest[e.object]; i == nil || i.Revision <= e.at {
+			newest[e.object] = &datastore.Identity{Object: e.object}
+		}
+	}
+	if len(newest) == 0 {
+		return
+	}
+	found, keys := columns{nil, nil}, columns{nil, nil, nil, nil}
+	for o, i := range newest {
+		found.add(o.Type, o.ID)
+		for _, k := range i.Keys {
+			keys.add(o.Type, o.ID, k.Name, k.Value)
+		}
+	}
+	batch.Queue(deleteIdentityKeys, store, found[0], found[1])
+	if len(keys[0]) > 0 {
+		batch.Queue(insertIdentityKeys, store, keys[0], keys[1], keys[2], keys[3])
+	}
+}
+
+// identityQuery is the statement for a page of q behind an object.
+func identityQuery(store datastore.StoreID, at datastore.Revision, q *datastore.IdentityQuery, after tuple.Object) (text string, args []any) {
+	args = []any{int64(store)}
+	arg := func(v any) string {
+		args = append(args, v)
+		return fmt.Sprintf("$%d", len(args))
+	}
+	where := []string{"store = $1"}
+	switch {
+	case len(q.Objects) > 0:
+		types, ids := make([]string, len(q.Objects)), make([]string, len(q.Objects))
+		for i, o := range q.Objects {
+			types[i], ids[i] = o.Type, o.ID
+		}
+		where = append(where, "(type, id) IN (SELECT * FROM unnest("+arg(types)+"::text[], "+arg(ids)+"::text[]))")
+	case q.Key != nil:
+		where = append(where, "(type, id) IN (SELECT type, id FROM pemba_identity_key WHERE store = $1 AND type = "+arg(q.Type)+
+			" AND name = "+arg(q.Key.Name)+" AND value = "+arg(q.Key.Value)+")")
+	case q.Withheld:
+		where = append(where, "(type, id) IN (SELECT type, id FROM pemba_identity WHERE store = $1 AND state > 1)")
+	}
+	if q.Type != "" {
+		where = append(where, "type = "+arg(q.Type), "id > "+arg(max(q.After, after.ID)))
+	} else {
+		where = append(where, "(type, id) > ("+arg(after.Type)+", "+arg(after.ID)+")")
+	}
+	const columns = "type, id, revision, kind, state, salt, attributes"
+	if q.Versions {
+		where = append(where, "(type, id) IN (SELECT DISTINCT type, id FROM pemba_identity WHERE "+strings.Join(where, " AND ")+
+			fmt.Sprintf(" ORDER BY type, id LIMIT %d)", identityPage))
+		return "SELECT " + columns + " FROM pemba_identity WHERE " + strings.Join(where, " AND ") + " ORDER BY type, id, revision", args
+	}
+	where = append(where, "revision <= "+arg(int64(at)))
+	text = "SELECT " + columns + " FROM (SELECT DISTINCT ON (type, id) " + columns + " FROM pemba_identity WHERE " +
+		strings.Join(where, " AND ") + " ORDER BY type, id, revision DESC) AS i"
+	if q.Withheld {
+		text += " WHERE state > 1"
+	}
+	limit := identityPage
+	if q.Limit > 0 {
+		limit = min(limit, q.Limit)
+	}
+	return text + fmt.Sprintf(" ORDER BY type, id LIMIT %d", limit), args
+}
+
+// Identities implements [datastore.Log], a page in a statement.
+func (l *Log) Identities(ctx context.Context, store datastore.StoreID, at datastore.Revision, q datastore.IdentityQuery, f func(datastore.Identity) bool) error {
+	after, given := tuple.Object{}, 0
+	for {
+		var found []datastore.Identity
+		if err := l.readStore(ctx, store, func(c *pgxpool.Conn) (err error) {
+			h, err := scanHead(c.QueryRow(ctx, selectHead, int64(store)), store)
+			if err != nil {
+				return err
+			}
+			if err := datastore.Readable(h.Head, at); err != nil && !q.Versions {
+				return ours(err)
+			}
+			found, err = readIdentities(ctx, c, store, at, &q, after)
+			return err
+		}); err != nil {
+			return err
+		}
+		for _, i := range found {
+			if given++; !f(i) || given == q.Limit && !q.Versions {
+				return nil
+			}
+		}
+		if len(found) < identityPage {
+			return nil
+		}
+		after = found[len(found)-1].Object
+	}
+}
+
+func readIdentities(ctx context.Context, c querier, store datastore.StoreID, at datastore.Revision, q *datastore.IdentityQuery, after tuple.Object) ([]datastore.Identity, error) {
+	text, args := identityQuery(store, at, q, after)
+	rows, err := c.Query(ctx, text, args...)
+	if err != nil {
+		return nil, err
+	}
+	found, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (i datastore.Identity, err error) {
+		var revision, kind, state int64
+		var attributes []byte
+		err = r.Scan(&i.Object.Type, &i.Object.ID, &revision, &kind, &state, &i.Salt, &attributes)
+		i.Revision, i.Kind, i.State, i.Attributes = datastore.Revision(revision), datastore.IdentityKind(kind), datastore.IdentityState(state), string(attributes)
+		if len(i.Salt) == 0 {
+			i.Salt = nil
+		}
+		return i, err
+	})
+	return slices.Clip(found), err
+}

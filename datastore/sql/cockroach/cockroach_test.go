@@ -74,3 +74,8 @@ func TestALeaseInCockroach(t *testing.T) {
 	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
 	target.RunLease(t)
 }
+
+func TestAWriteIsHeardOfOnOtherNodesOfCockroach(t *testing.T) {
+	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
+	target.RunHeard(t)
+}

@@ -67,3 +67,8 @@ func TestALeaseInPostgres(t *testing.T) {
 	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
 	target.RunLease(t)
 }
+
+func TestAWriteIsHeardOfOnOtherNodesOfPostgres(t *testing.T) {
+	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
+	target.RunHeard(t)
+}

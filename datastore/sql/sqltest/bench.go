@@ -1,7 +1,9 @@
 package sqltest
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/keeper"
 	"github.com/pembadb/pemba/datastore/sql"
+	"github.com/pembadb/pemba/graph"
 	"github.com/pembadb/pemba/tuple"
 )
 
@@ -22,6 +25,7 @@ func RunBenchmarks(b *testing.B, target Target) {
 	b.Run("Writes", target.writes)
 	b.Run("Import", target.imports)
 	b.Run("Snapshots", target.snapshots)
+	b.Run("Latency", target.latencies)
 	b.Run("Load", target.loads)
 	b.Run("CatchUp", target.catchUps)
 }
@@ -173,5 +177,63 @@ func (target Target) snapshots(b *testing.B) {
 		})
 		b.ReportMetric(floor, "select-1/s")
 		b.ReportMetric(rate, "fully-consistent/s")
+	}
+}
+
+// latencies measures a check by one caller at each consistency, beside a round
+// trip that asks nothing.
+func (target Target) latencies(b *testing.B) {
+	uri := target.Empty(b)
+	k := target.benchNode(b, uri)
+	applySchema(b, k)
+	o, err := k.Write(bg, datastore.Default, touch("", "document:1#viewer@user:ada"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := k.Write(bg, datastore.Default, touch("", "document:2#viewer@user:ada")); err != nil {
+		b.Fatal(err)
+	}
+	pool, err := pgxpool.New(bg, uri)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer pool.Close()
+	question := graph.Question{Resource: tuple.Object{Type: "document", ID: "1"}, Permission: "viewer", Subject: tuple.Subject{Object: tuple.Object{Type: "user", ID: "ada"}}}
+	ask := func(c datastore.Consistency) func() error {
+		return func() error {
+			s, err := k.At(bg, datastore.Default, c)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			a, err := graph.Check(bg, s, question, time.Now(), graph.Limits{})
+			if err == nil && a.Outcome != graph.Yes {
+				err = errors.New("the answer is no")
+			}
+			return err
+		}
+	}
+	for range b.N {
+		for name, f := range map[string]func() error{
+			"select-1": func() error {
+				var one int
+				return pool.QueryRow(bg, "SELECT 1").Scan(&one)
+			},
+			"minimize-latency":  ask(datastore.Consistency{}),
+			"at-least-as-fresh": ask(datastore.Consistency{Level: datastore.AtLeastAsFresh, Zookie: o.Zookie}),
+			"at-exact-snapshot": ask(datastore.Consistency{Level: datastore.AtExactSnapshot, Zookie: o.Zookie}),
+			"fully-consistent":  ask(datastore.Consistency{Level: datastore.FullyConsistent}),
+		} {
+			var took []time.Duration
+			for range 500 {
+				start := time.Now()
+				if err := f(); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(start))
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/1000, name+"-µs")
+		}
 	}
 }

@@ -1,4 +1,4 @@
-package postgres_test
+package sqltest
 
 import (
 	"slices"
@@ -7,16 +7,26 @@ import (
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/keeper"
+	"github.com/pembadb/pemba/datastore/sql"
 	"github.com/pembadb/pemba/tuple"
 )
 
-// A write on one node is seen on another at minimize_latency long before the
-// staleness bound passes.
-func TestAWriteIsHeardOfOnOtherNodes(t *testing.T) {
-	uri := migrated(t)
+func openAt(t *testing.T, target Target, uri string) *sql.Log {
+	t.Helper()
+	log, err := target.Open(bg, uri, sql.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return log
+}
+
+// RunHeard tests that a write on one node is seen on another at minimize_latency
+// long before the staleness bound passes.
+func (target Target) RunHeard(t *testing.T) {
+	uri := target.Empty(t)
 	var nodes [2]*keeper.Keeper
 	for i := range nodes {
-		k, err := keeper.Open(open(t, uri), keeper.Options{MaxStaleness: time.Hour})
+		k, err := keeper.Open(openAt(t, target, uri), keeper.Options{MaxStaleness: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"runtime"
 	"sync"
 
 	"github.com/pembadb/pemba/datastore"
@@ -170,12 +171,21 @@ func (f *flight) wait(ctx context.Context) error {
 	}
 }
 
+// yieldNow lets others run after some rows: what is done with them takes much
+// longer than a check.
+func yieldNow(row int) {
+	if row%128 == 127 {
+		runtime.Gosched()
+	}
+}
+
 // give passes rows on, and notes what is to be read after them.
 func (r *reading) give(q int, e *entry) {
 	for i := range e.rows {
 		if !r.f(q, e.rows[i]) {
 			return
 		}
+		yieldNow(i)
 	}
 	if e.more {
 		rest := unread{q: q}
@@ -300,6 +310,7 @@ func (r *reading) passOn(u *unread, rows []datastore.Row) bool {
 		if u.given++; !r.f(u.q, rows[i]) || u.given == most {
 			return false
 		}
+		yieldNow(i)
 	}
 	return true
 }

@@ -17,7 +17,7 @@ const takeLease = `INSERT INTO pemba_lease AS l (name, holder, until) VALUES ($1
 
 // Lease implements [datastore.Leaser].
 func (l *Log) Lease(ctx context.Context, name, holder string, ttl time.Duration) (held bool, err error) {
-	err = l.write(ctx, func(c *pgxpool.Conn) error {
+	err = l.on(ctx, l.writes, func(c *pgxpool.Conn) error {
 		var by string
 		err := c.QueryRow(ctx, takeLease, name, holder, ttl.Milliseconds()).Scan(&by)
 		if held = err == nil; errors.Is(err, pgx.ErrNoRows) {
@@ -26,15 +26,4 @@ func (l *Log) Lease(ctx context.Context, name, holder string, ttl time.Duration)
 		return err
 	})
 	return held, err
-}
-
-// write runs one statement on a connection that writes, again where the database
-// asks for it.
-func (l *Log) write(ctx context.Context, f func(*pgxpool.Conn) error) error {
-	c, err := l.acquire(ctx, l.writes)
-	if err != nil {
-		return err
-	}
-	defer c.Release()
-	return l.named(ctx, l.again(ctx, func() error { return f(c) }))
 }

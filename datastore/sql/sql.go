@@ -335,7 +335,12 @@ func (l *Log) again(ctx context.Context, f func() error) error {
 
 // read runs f on a connection that reads, again where that is safe.
 func (l *Log) read(ctx context.Context, f func(*pgxpool.Conn) error) error {
-	c, err := l.acquire(ctx, l.reads)
+	return l.on(ctx, l.reads, f)
+}
+
+// on runs f on a connection of a pool, again as long as the database asks for it.
+func (l *Log) on(ctx context.Context, p *pgxpool.Pool, f func(*pgxpool.Conn) error) error {
+	c, err := l.acquire(ctx, p)
 	if err != nil {
 		return err
 	}

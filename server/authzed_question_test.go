@@ -260,10 +260,6 @@ func TestAStockClientLooksUpSubjects(t *testing.T) {
 			t.Errorf("without wildcards: %q", s)
 		}
 	}
-	r = ask("document:d", "user", "")
-	r.OptionalConcreteLimit = 1
-	_, err := all(c.LookupSubjects(t.Context(), r))
-	aexpect(t, "a limit, as documented", err, codes.Unimplemented, authzedv1.ErrorReason_ERROR_REASON_UNSPECIFIED)
 }
 
 // tree is the text of an expansion.

@@ -283,10 +283,4 @@ func TestCallsThatWerePromotedAnswerAsTheirSuccessors(t *testing.T) {
 	if rest, err := all(c.BulkExportRelationships(ctx, out)); err != nil || len(rest) != 1 || !proto.Equal(rest[0].Relationships[0], pages[1].Relationships[0]) {
 		t.Errorf("export, resumed: %v, %v", rest, err)
 	}
-	_, err = c.ExperimentalRegisterRelationshipCounter(ctx, &authzedv1.ExperimentalRegisterRelationshipCounterRequest{Name: "some", RelationshipFilter: &authzedv1.RelationshipFilter{ResourceType: "folder"}})
-	aexpect(t, "counters", err, codes.Unimplemented, authzedv1.ErrorReason_ERROR_REASON_UNSPECIFIED)
-	_, err = c.ExperimentalCountRelationships(ctx, &authzedv1.ExperimentalCountRelationshipsRequest{Name: "some"})
-	aexpect(t, "counting", err, codes.Unimplemented, authzedv1.ErrorReason_ERROR_REASON_UNSPECIFIED)
-	_, err = c.ExperimentalUnregisterRelationshipCounter(ctx, &authzedv1.ExperimentalUnregisterRelationshipCounterRequest{Name: "some"})
-	aexpect(t, "counters no more", err, codes.Unimplemented, authzedv1.ErrorReason_ERROR_REASON_UNSPECIFIED)
 }

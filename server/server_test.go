@@ -54,6 +54,12 @@ func launch(t testing.TB, log datastore.Log, opts keeper.Options, config server.
 		t.Fatal(err)
 	}
 	config.Datastore = k
+	return launchOver(t, k, config)
+}
+
+// launchOver starts a server as it is configured; its datastore ends in k.
+func launchOver(t testing.TB, k *keeper.Keeper, config server.Config) *node {
+	t.Helper()
 	s, err := server.New(config)
 	if err != nil {
 		t.Fatal(err)

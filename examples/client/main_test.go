@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/pembadb/pemba/datastore/keeper"
 	"github.com/pembadb/pemba/datastore/memory"
@@ -88,11 +89,7 @@ func TestTheGuideShowsThisProgram(t *testing.T) {
 			t.Errorf("reason %s stands in docs/api.md: %t", name, named)
 		}
 	}
-	for _, f := range []protoreflect.FileDescriptor{
-		pemba.File_pemba_v1_permission_service_proto, pemba.File_pemba_v1_relationship_service_proto, pemba.File_pemba_v1_schema_service_proto,
-		pemba.File_pemba_v1_watch_service_proto, pemba.File_pemba_v1_history_service_proto, pemba.File_pemba_v1_store_service_proto,
-		pemba.File_pemba_v1_token_service_proto,
-	} {
+	protoregistry.GlobalFiles.RangeFilesByPackage("pemba.v1", func(f protoreflect.FileDescriptor) bool {
 		for i := range f.Services().Len() {
 			s := f.Services().Get(i)
 			for j := range s.Methods().Len() {
@@ -101,5 +98,6 @@ func TestTheGuideShowsThisProgram(t *testing.T) {
 				}
 			}
 		}
-	}
+		return true
+	})
 }

@@ -79,3 +79,8 @@ func TestAWriteIsHeardOfOnOtherNodesOfCockroach(t *testing.T) {
 	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
 	target.RunHeard(t)
 }
+
+func TestPagesOfTwoNodesOnCockroach(t *testing.T) {
+	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
+	target.RunPages(t)
+}

@@ -72,3 +72,8 @@ func TestAWriteIsHeardOfOnOtherNodesOfPostgres(t *testing.T) {
 	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
 	target.RunHeard(t)
 }
+
+func TestPagesOfTwoNodesOnPostgres(t *testing.T) {
+	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
+	target.RunPages(t)
+}

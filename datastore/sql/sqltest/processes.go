@@ -120,6 +120,27 @@ func (p *process) startUntil(limit time.Duration) error {
 	}
 }
 
+// start starts n nodes on one database, each a process of its own.
+func (target Target) start(t *testing.T, uri string, n int) (nodes []*process) {
+	t.Helper()
+	binary := build(t)
+	_, rest, _ := strings.Cut(uri, "://")
+	for range n {
+		p := &process{binary: binary, datastore: target.Scheme + "://" + rest, addr: "127.0.0.1:0"}
+		if err := p.startUntil(30 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.kill)
+		var err error
+		if p.conn, err = grpc.NewClient("passthrough:///"+p.addr, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.conn.Close() })
+		nodes = append(nodes, p)
+	}
+	return nodes
+}
+
 const movingSchema = "definition user {}\ndefinition document {\n\trelation viewer: user\n\tpermission view = viewer\n}"
 
 // traffic is what clients of a cluster of processes do, and what they found out.
@@ -346,22 +367,7 @@ func (target Target) runProcesses(t *testing.T, uri string, proxy *Proxy, distur
 	if *soak {
 		length, clients = 2*time.Minute, 200
 	}
-	binary := build(t)
-	c := &traffic{t: t, acknowledged: map[string]uint64{}, newest: make([]published, clients/4)}
-	_, rest, _ := strings.Cut(uri, "://")
-	for range 3 {
-		p := &process{binary: binary, datastore: target.Scheme + "://" + rest, addr: "127.0.0.1:0"}
-		if err := p.startUntil(30 * time.Second); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(p.kill)
-		var err error
-		if p.conn, err = grpc.NewClient("passthrough:///"+p.addr, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { p.conn.Close() })
-		c.nodes = append(c.nodes, p)
-	}
+	c := &traffic{t: t, nodes: target.start(t, uri, 3), acknowledged: map[string]uint64{}, newest: make([]published, clients/4)}
 	if _, err := pemba.NewSchemaServiceClient(c.nodes[0].conn).ApplySchema(bg, &pemba.ApplySchemaRequest{Text: movingSchema}); err != nil {
 		t.Fatal(err)
 	}

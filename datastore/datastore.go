@@ -185,7 +185,10 @@ var (
 	// soon. Nothing was done; the same again may succeed in a moment.
 	ErrOverloaded = errors.New("too many reads of the database wait")
 	ErrClosed     = errors.New("the datastore is closed")
-	ErrCorrupt    = errors.New("stored bytes are damaged")
+	// ErrReplay says that a state of the past, made from the history, would take
+	// more memory than it may.
+	ErrReplay  = errors.New("the store as it was then is too large to be replayed from its history")
+	ErrCorrupt = errors.New("stored bytes are damaged")
 )
 
 // Log keeps the rows and the history of stores, and judges nothing. All methods
@@ -445,8 +448,10 @@ type Datastore interface {
 	// Write judges and commits one request.
 	Write(ctx context.Context, store StoreID, r Request) (Outcome, error)
 	// History yields the changes from revision from (1 is the first) to the head,
-	// in order; ErrCompacted if from was trimmed.
+	// in order; ErrCompacted if from was trimmed, ErrCorrupt where one is missing.
 	History(ctx context.Context, store StoreID, from Revision) iter.Seq2[Change, error]
+	// Entries is History with the changes as they are kept.
+	Entries(ctx context.Context, store StoreID, from Revision) iter.Seq2[Entry, error]
 	// Wait returns when the head is beyond revision, with the head.
 	Wait(ctx context.Context, store StoreID, beyond Revision) (Head, error)
 	// Zookie checks a zookie against a store and returns its revision.
@@ -468,6 +473,14 @@ type Datastore interface {
 	// HeadAt returns the head as it was at a revision, without its time.
 	// ErrAhead; ErrCompacted below the anchor of trimmed history.
 	HeadAt(ctx context.Context, store StoreID, at Revision) (Head, error)
+	// HeadBefore returns the head as it was at a time: at the last change that is not
+	// younger; revision 0 before the first. ErrCompacted where that was trimmed.
+	HeadBefore(ctx context.Context, store StoreID, at time.Time) (Head, error)
+	// AtRevision returns a snapshot of exactly that revision: read as it stood from
+	// the floor on, and below it made from the history, from its first change. Then
+	// its Rows and Identities answer ErrCompacted. ErrAhead; ErrCompacted where the
+	// history was trimmed; ErrReplay; ErrCorrupt where a link is broken.
+	AtRevision(ctx context.Context, store StoreID, at Revision) (Snapshot, error)
 	// Verify recomputes the hash chain from the anchor of trimmed history, or the
 	// first change, to the head, and compares what answers come from (the
 	// relationships in both orders, the names, the schema in force) with what that

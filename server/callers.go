@@ -73,6 +73,8 @@ var methods = map[string][]pembav1.Role{
 
 	"/pemba.v1.WatchService/Watch":         readers,
 	"/pemba.v1.HistoryService/ReadHistory": {auditor},
+	"/pemba.v1.AuditService/GetPosition":   {auditor},
+	"/pemba.v1.AuditService/ReportAccess":  {auditor},
 	"/pemba.v1.StoreService/VerifyStore":   {auditor},
 	"/pemba.v1.StoreService/ListStores":    readers,
 	"/pemba.v1.StoreService/CreateStore":   {admin},

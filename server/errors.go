@@ -65,6 +65,7 @@ var problems = []struct {
 	{graph.ErrUnknown, codes.FailedPrecondition, pembav1.ErrorReason_ERROR_REASON_UNKNOWN_RELATION},
 	{datastore.ErrForeignZookie, codes.FailedPrecondition, pembav1.ErrorReason_ERROR_REASON_FOREIGN_ZOOKIE},
 	{datastore.ErrZookie, codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_ZOOKIE},
+	{datastore.ErrReplay, codes.ResourceExhausted, pembav1.ErrorReason_ERROR_REASON_LIMIT_EXCEEDED},
 	{datastore.ErrAhead, codes.OutOfRange, pembav1.ErrorReason_ERROR_REASON_BEYOND_HEAD},
 	{datastore.ErrCompacted, codes.OutOfRange, pembav1.ErrorReason_ERROR_REASON_COMPACTED},
 	{datastore.ErrForked, codes.Aborted, pembav1.ErrorReason_ERROR_REASON_HISTORY_FORKED},

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"time"
 
 	"github.com/pembadb/pemba/graph"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
@@ -24,12 +23,11 @@ func (p *permissions) Explain(ctx context.Context, r *pembav1.ExplainRequest) (*
 	if r.MaxSuggestions > maxSuggestions {
 		return nil, invalidField("max_suggestions", "max_suggestions is %d, more than %d", r.MaxSuggestions, maxSuggestions)
 	}
-	s, err := p.at(ctx, r.Store, r.Consistency)
+	s, now, err := p.at(ctx, r.Store, r.Consistency)
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
-	now := time.Now()
 	o := graph.ExplainOptions{AllProofs: r.AllProofs, MaxShown: defaultShown, MaxReasons: maxReasons}
 	if r.MaxShown > 0 {
 		o.MaxShown = min(int(r.MaxShown), maxReasons)

@@ -42,19 +42,25 @@ func (p *permissions) lookup(ctx context.Context, r, filter lookupRequest) (*loo
 	if err != nil {
 		return nil, err
 	}
+	s := &lookupSession{now: time.Now(), options: graph.LookupOptions{Limit: int(r.GetLimit()), CountOnly: r.GetCountOnly()}}
+	s.question = question(string(filter.ProtoReflect().Descriptor().Name()), st.ID, filter)
+	var c cursor
+	if r.GetCursor() != "" {
+		if c, err = parseCursor(r.GetCursor(), s.question); err != nil {
+			return nil, err
+		}
+		s.options.After = c.position
+	}
+	if past, ok := r.GetConsistency().GetRequirement().(*pembav1.Consistency_AtTime); ok {
+		s.snapshot, s.now, err = p.past(ctx, st.ID, past.AtTime, c)
+		return s, err
+	}
 	level, err := consistency(r.GetConsistency())
 	if err != nil {
 		return nil, err
 	}
-	s := &lookupSession{now: time.Now(), options: graph.LookupOptions{Limit: int(r.GetLimit()), CountOnly: r.GetCountOnly()}}
-	s.question = question(string(filter.ProtoReflect().Descriptor().Name()), st.ID, filter)
-	if r.GetCursor() != "" {
-		c, err := parseCursor(r.GetCursor(), s.question)
-		if err != nil {
-			return nil, err
-		}
-		level = datastore.Consistency{Level: datastore.AtExactSnapshot, Zookie: c.zookie}
-		s.now, s.options.After = c.time, c.position
+	if c.zookie != "" {
+		level, s.now = datastore.Consistency{Level: datastore.AtExactSnapshot, Zookie: c.zookie}, c.time
 	}
 	if s.snapshot, err = p.ds.At(ctx, st.ID, level); err != nil {
 		return nil, err

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -76,12 +75,12 @@ func (p *permissions) Check(ctx context.Context, r *pembav1.CheckRequest) (*pemb
 	if err != nil {
 		return nil, err
 	}
-	s, err := p.at(ctx, r.Store, r.Consistency)
+	s, now, err := p.at(ctx, r.Store, r.Consistency)
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
-	a, err := graph.Check(ctx, s, q, time.Now(), p.limits.graph())
+	a, err := graph.Check(ctx, s, q, now, p.limits.graph())
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +103,7 @@ func (p *permissions) BulkCheck(ctx context.Context, r *pembav1.BulkCheckRequest
 	if err != nil {
 		return nil, err
 	}
-	s, err := p.at(ctx, r.Store, r.Consistency)
+	s, now, err := p.at(ctx, r.Store, r.Consistency)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +125,7 @@ func (p *permissions) BulkCheck(ctx context.Context, r *pembav1.BulkCheckRequest
 		q.Contextual = contextual
 		qs, place = append(qs, q), append(place, i)
 	}
-	answers, errs := graph.CheckBulk(ctx, s, qs, time.Now(), p.limits.graph())
+	answers, errs := graph.CheckBulk(ctx, s, qs, now, p.limits.graph())
 	p.metrics.answered(answers, errs)
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -158,12 +157,12 @@ func (p *permissions) ListPermissions(ctx context.Context, r *pembav1.ListPermis
 	if err != nil {
 		return nil, err
 	}
-	s, err := p.at(ctx, r.Store, r.Consistency)
+	s, now, err := p.at(ctx, r.Store, r.Consistency)
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
-	answers, err := graph.Permissions(ctx, s, o, sub, given, contextual, time.Now(), p.limits.graph())
+	answers, err := graph.Permissions(ctx, s, o, sub, given, contextual, now, p.limits.graph())
 	if err != nil {
 		return nil, err
 	}
@@ -197,12 +196,12 @@ func (p *permissions) Expand(ctx context.Context, r *pembav1.ExpandRequest) (*pe
 	if err != nil {
 		return nil, err
 	}
-	s, err := p.at(ctx, r.Store, r.Consistency)
+	s, now, err := p.at(ctx, r.Store, r.Consistency)
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
-	nodes, err := graph.Expand(ctx, s, o, permission, r.Recursive, contextual, time.Now(), p.limits.expand())
+	nodes, err := graph.Expand(ctx, s, o, permission, r.Recursive, contextual, now, p.limits.expand())
 	if errors.Is(err, graph.ErrTooManyNodes) {
 		err = p.tooMuchToExpand(err)
 	}

@@ -112,7 +112,7 @@ func (s *schemas) appliedAt(ctx context.Context, store datastore.StoreID, at dat
 }
 
 func (s *schemas) GetSchema(ctx context.Context, r *pembav1.GetSchemaRequest) (*pembav1.GetSchemaResponse, error) {
-	snapshot, err := s.at(ctx, r.Store, r.Consistency)
+	snapshot, _, err := s.at(ctx, r.Store, r.Consistency)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func (s *schemas) DiffSchema(ctx context.Context, r *pembav1.DiffSchemaRequest) 
 	if err != nil {
 		return nil, err
 	}
-	snapshot, err := s.at(ctx, r.Store, r.Consistency)
+	snapshot, _, err := s.at(ctx, r.Store, r.Consistency)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (s *schemas) DiffSchema(ctx context.Context, r *pembav1.DiffSchemaRequest) 
 }
 
 func (s *schemas) ReflectSchema(ctx context.Context, r *pembav1.ReflectSchemaRequest) (*pembav1.ReflectSchemaResponse, error) {
-	snapshot, err := s.at(ctx, r.Store, r.Consistency)
+	snapshot, _, err := s.at(ctx, r.Store, r.Consistency)
 	if err != nil {
 		return nil, err
 	}

@@ -113,6 +113,7 @@ func New(c Config) (*Server, error) {
 	pembav1.RegisterSchemaServiceServer(s, &schemas{Server: s})
 	pembav1.RegisterWatchServiceServer(s, &watches{Server: s})
 	pembav1.RegisterHistoryServiceServer(s, &histories{Server: s})
+	pembav1.RegisterAuditServiceServer(s, &audits{permissions: &permissions{Server: s}})
 	pembav1.RegisterStoreServiceServer(s, &stores{Server: s})
 	pembav1.RegisterTokenServiceServer(s, &tokens{Server: s})
 	authzed := &authzedPermissions{Server: s}
@@ -226,17 +227,22 @@ func (s *Server) store(ctx context.Context, name string) (datastore.Store, error
 	return found, err
 }
 
-// at returns a snapshot of the store a request names.
-func (s *Server) at(ctx context.Context, name string, c *pembav1.Consistency) (datastore.Snapshot, error) {
+// at returns a snapshot of the store a request names, and the time at which its
+// question is asked.
+func (s *Server) at(ctx context.Context, name string, c *pembav1.Consistency) (datastore.Snapshot, time.Time, error) {
 	st, err := s.store(ctx, name)
 	if err != nil {
-		return nil, err
+		return nil, time.Time{}, err
+	}
+	if p, ok := c.GetRequirement().(*pembav1.Consistency_AtTime); ok {
+		return s.past(ctx, st.ID, p.AtTime, cursor{})
 	}
 	level, err := consistency(c)
 	if err != nil {
-		return nil, err
+		return nil, time.Time{}, err
 	}
-	return s.snapshot(ctx, st.ID, level)
+	snapshot, err := s.snapshot(ctx, st.ID, level)
+	return snapshot, time.Now(), err
 }
 
 // snapshot returns a snapshot of a store, and counts it.

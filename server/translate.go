@@ -36,6 +36,8 @@ func consistency(c *pembav1.Consistency) (datastore.Consistency, error) {
 		if r.FullyConsistent {
 			return datastore.Consistency{Level: datastore.FullyConsistent}, nil
 		}
+	case *pembav1.Consistency_AtTime:
+		return datastore.Consistency{}, invalidField("consistency.at_time", "consistency.at_time is for questions about permissions and schemas; here, name a revision with at_exact_snapshot")
 	}
 	return datastore.Consistency{}, nil
 }

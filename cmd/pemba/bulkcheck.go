@@ -99,7 +99,7 @@ if every question was answered, whatever the answers; 1 if any was not.`,
 		}
 		return b.run(ctx, args[0])
 	})
-	return a.remote(cmd, true, true)
+	return a.backward(a.remote(cmd, true, true))
 }
 
 func (b *bulkCheck) run(ctx context.Context, path string) error {

@@ -102,7 +102,8 @@ yes (exit code 0), no (3), or conditional (4): it depends on caveat fields that
   pemba check document:readme view team:core#member
   pemba check document:plan view user:bea --context '{"day":"monday"}'
   pemba check document:plan view user:bea --with 'document:plan#viewer@user:bea'
-  pemba check document:plan view user:bea --explain --suggest`,
+  pemba check document:plan view user:bea --explain --suggest
+  pemba check document:plan view user:bea --at 2026-01-31T12:00:00Z`,
 		Args: takes("RESOURCE", "PERMISSION", "SUBJECT"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
@@ -139,7 +140,7 @@ yes (exit code 0), no (3), or conditional (4): it depends on caveat fields that
 	given.add(cmd.Flags())
 	why.add(cmd)
 	cmd.Flags().BoolVar(&debug, "debug", false, "tell on standard error where what the answer rests on was read: from memory, or how many queries were remembered, answered by peers and by the database")
-	return a.remote(cmd, true, true)
+	return a.backward(a.remote(cmd, true, true))
 }
 
 // debugKey is the metadata that asks a server where it read what it answers from.
@@ -222,7 +223,7 @@ func (a *app) permissionsCommand() *cobra.Command {
 		return a.printPermissions(r)
 	})
 	given.add(cmd.Flags())
-	return a.remote(cmd, true, true)
+	return a.backward(a.remote(cmd, true, true))
 }
 
 func (a *app) printPermissions(r *pb.ListPermissionsResponse) error {

@@ -27,8 +27,8 @@ const maxMessage = 256 << 20
 
 // clientFlags say which server, as whom, which store, at which revision.
 type clientFlags struct {
-	addr, token, tokenFile, store, consistency string
-	timeout                                    time.Duration
+	addr, token, tokenFile, store, consistency, past string
+	timeout                                          time.Duration
 }
 
 // remote gives a command the flags of a client. Which of store and consistency mean something to it, it says itself.
@@ -51,6 +51,13 @@ func (a *app) remote(cmd *cobra.Command, store, consistency bool) *cobra.Command
 		withEnv(f, "consistency", "PEMBA_CONSISTENCY")
 		suggest(cmd, "consistency", "minimize_latency", "fully_consistent", "at_least_as_fresh:", "at_exact_snapshot:")
 	}
+	return cmd
+}
+
+// backward gives a command that asks at a consistency the flag to ask about the past instead.
+func (a *app) backward(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringVar(&a.client.past, "at", "", "ask about the store as it was at this time: "+timeForms)
+	cmd.MarkFlagsMutuallyExclusive("at", "consistency")
 	return cmd
 }
 
@@ -85,6 +92,7 @@ type connection struct {
 	schemas       pb.SchemaServiceClient
 	watches       pb.WatchServiceClient
 	histories     pb.HistoryServiceClient
+	audits        pb.AuditServiceClient
 	stores        pb.StoreServiceClient
 	tokens        pb.TokenServiceClient
 }
@@ -100,6 +108,11 @@ func (a *app) dial() (*connection, error) {
 	at, err := parseConsistency(a.client.consistency)
 	if err != nil {
 		return nil, usage(err)
+	}
+	if past, err := parseTime("at", a.client.past); err != nil {
+		return nil, err
+	} else if past != nil {
+		at = &pb.Consistency{Requirement: &pb.Consistency_AtTime{AtTime: past}}
 	}
 	secret, err := readToken(a.client.token, a.client.tokenFile)
 	if err != nil {
@@ -125,6 +138,7 @@ func (a *app) dial() (*connection, error) {
 		schemas:       pb.NewSchemaServiceClient(conn),
 		watches:       pb.NewWatchServiceClient(conn),
 		histories:     pb.NewHistoryServiceClient(conn),
+		audits:        pb.NewAuditServiceClient(conn),
 		stores:        pb.NewStoreServiceClient(conn),
 		tokens:        pb.NewTokenServiceClient(conn),
 	}, nil

@@ -50,7 +50,7 @@ func (a *app) expandCommand() *cobra.Command {
 	})
 	cmd.Flags().BoolVarP(&recursive, "recursive", "r", false, "follow usersets and arrows to the end")
 	given.addWith(cmd.Flags())
-	return a.remote(cmd, true, true)
+	return a.backward(a.remote(cmd, true, true))
 }
 
 // nodeJSON is a node of an expansion as JSON; numbers refer to the list of nodes, the first of which was asked for.

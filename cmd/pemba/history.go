@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/pembadb/pemba/proto/pemba/v1"
 	"github.com/pembadb/pemba/tuple"
@@ -19,11 +19,12 @@ import (
 
 // changeFlags choose operations of the history.
 type changeFlags struct {
-	types, relations, subjectTypes, kinds []string
+	types, relations, subjectTypes, kinds, actors, objects, subjects []string
+	reason                                                           string
 }
 
 // kinds of operations, as the command line names them.
-var kinds = []string{"create", "touch", "delete", "expire", "apply-schema", "create-store", "delete-store", "create-token", "revoke-token"}
+var kinds = []string{"create", "touch", "delete", "expire", "apply-schema", "create-store", "delete-store", "create-token", "revoke-token", "put-identity", "erase"}
 
 func (f *changeFlags) add(cmd *cobra.Command) {
 	var flags *pflag.FlagSet = cmd.Flags()
@@ -31,11 +32,29 @@ func (f *changeFlags) add(cmd *cobra.Command) {
 	flags.StringSliceVar(&f.relations, "relation", nil, "only relationships of these relations")
 	flags.StringSliceVar(&f.subjectTypes, "subject-type", nil, "only relationships of subjects of these types")
 	flags.StringSliceVar(&f.kinds, "operation", nil, "only these operations: "+strings.Join(kinds, ", "))
+	flags.StringSliceVar(&f.actors, "actor", nil, "only what these actors did")
+	flags.StringArrayVar(&f.objects, "object", nil, "only what is about this resource, user or group; may be repeated")
+	flags.StringArrayVar(&f.subjects, "subject", nil, "only relationships of this subject; may be repeated")
+	flags.StringVar(&f.reason, "reason", "", "only changes whose reason holds this")
 	suggest(cmd, "operation", kinds...)
 }
 
 func (f *changeFlags) toWire() (*pb.ChangeFilter, error) {
-	w := &pb.ChangeFilter{ResourceTypes: f.types, Relations: f.relations, SubjectTypes: f.subjectTypes}
+	w := &pb.ChangeFilter{ResourceTypes: f.types, Relations: f.relations, SubjectTypes: f.subjectTypes, Actors: f.actors, ReasonContains: f.reason}
+	for _, text := range f.objects {
+		o, err := tuple.ParseObject(text)
+		if err != nil {
+			return nil, usage(err)
+		}
+		w.Objects = append(w.Objects, objectToWire(o))
+	}
+	for _, text := range f.subjects {
+		s, err := tuple.ParseSubject(text)
+		if err != nil {
+			return nil, usage(err)
+		}
+		w.Subjects = append(w.Subjects, subjectToWire(s))
+	}
 	for _, k := range f.kinds {
 		name := "OPERATION_KIND_" + strings.ToUpper(strings.ReplaceAll(k, "-", "_"))
 		kind, ok := pb.OperationKind_value[name]
@@ -200,163 +219,103 @@ func scope(store string) string {
 }
 
 func (a *app) historyCommand() *cobra.Command {
-	var from, to, limit uint64
-	var filter changeFlags
+	var l historyList
 	cmd := &cobra.Command{
 		Use:   "history",
 		Short: "List what happened in a store, oldest first: its audit trail",
 		Example: `  pemba history
   pemba history --from 100 --limit 10
+  pemba history --actor crm --since 2026-01-01 --until 2026-02-01
+  pemba history --object document:readme --subject user:ada
   pemba history --type document --relation viewer --output json`,
 		Args: takes(),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, _ []string) error {
-		f, err := filter.toWire()
+		r, err := l.request(c)
 		if err != nil {
 			return err
 		}
-		if to > 0 && from > to {
-			return usagef("--from %d lies after --to %d", from, to)
-		}
-		stream, err := c.histories.ReadHistory(ctx, &pb.ReadHistoryRequest{
-			Store: c.store, FromRevision: from, ToRevision: to, Filter: f, Limit: limit,
-		})
-		if err != nil {
-			return err
-		}
-		out := a.buffered()
-		defer out.Flush()
-		var last *pb.ReadHistoryResponse
-		n := uint64(0)
-		err = receive(stream, func(r *pb.ReadHistoryResponse) error {
-			last = r
-			n += uint64(len(r.Changes))
-			for _, change := range r.Changes {
-				if err := a.printChange(out, change); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil || last == nil || last.Complete {
-			return err
-		}
-		if limit == 0 || n < limit {
-			return fmt.Errorf("the history is not complete: the server stopped before revision %d; go on with --from %d", last.NextRevision, last.NextRevision)
-		}
-		out.Flush()
-		fmt.Fprintf(a.err, "there are more; go on with --from %d\n", last.NextRevision)
-		return nil
+		return a.listHistory(ctx, c, r)
 	})
 	f := cmd.Flags()
-	f.Uint64Var(&from, "from", 0, "the first revision; 0 is the oldest that is kept")
-	f.Uint64Var(&to, "to", 0, "the last revision; 0 is the head")
-	f.Uint64Var(&limit, "limit", 0, "how many changes at most; 0 is all")
-	filter.add(cmd)
+	f.Uint64Var(&l.from, "from", 0, "the first revision; 0 is the oldest that is kept")
+	f.Uint64Var(&l.to, "to", 0, "the last revision; 0 is the head")
+	f.StringVar(&l.since, "since", "", "only changes made at this time or later: "+timeForms)
+	f.StringVar(&l.until, "until", "", "only changes made at this time or earlier")
+	f.Uint64Var(&l.limit, "limit", 0, "how many changes at most; 0 is all")
+	l.filter.add(cmd)
+	cmd.AddCommand(a.historyExportCommand(), a.historyVerifyCommand(), a.historyCheckpointCommand())
 	return a.remote(cmd, true, false)
 }
 
-// watcher follows a history over the life of several servers.
-type watcher struct {
-	app       *app
-	c         *connection
-	request   *pb.WatchRequest
-	limit     uint64
-	delivered uint64 // changes
-	messages  uint64 // changes and signs of life
+// historyList says what of a history to list.
+type historyList struct {
+	from, to, limit uint64
+	since, until    string
+	filter          changeFlags
 }
 
-// errEnough ends a watch that has delivered what was asked for.
-var errEnough = fmt.Errorf("enough changes")
-
-func (a *app) watchCommand() *cobra.Command {
-	var from uint64
-	var after string
-	var limit uint64
-	var heartbeat time.Duration
-	var filter changeFlags
-	cmd := &cobra.Command{
-		Use:   "watch",
-		Short: "Follow the changes of a store as they happen",
-		Long: `Follow the changes of a store, without a gap: from now on, from a revision, or
-after a zookie. When the server restarts, it goes on where it was. Ctrl-C ends it.`,
-		Example: `  pemba watch
-  pemba watch --from 1 --type document --output json`,
-		Args: takes(),
+func (l *historyList) request(c *connection) (*pb.ReadHistoryRequest, error) {
+	if l.to > 0 && l.from > l.to {
+		return nil, usagef("--from %d lies after --to %d", l.from, l.to)
 	}
-	cmd.RunE = a.call(func(ctx context.Context, c *connection, _ []string) error {
-		f, err := filter.toWire()
-		if err != nil {
-			return err
-		}
-		if from > 0 && after != "" {
-			return usagef("--from and --after exclude each other; give one")
-		}
-		w := &watcher{app: a, c: c, limit: limit, request: &pb.WatchRequest{Store: c.store, Filter: f}}
-		if from > 0 {
-			w.request.Start = &pb.WatchRequest_FromRevision{FromRevision: from}
-		}
-		if after != "" {
-			w.request.Start = &pb.WatchRequest_AfterZookie{AfterZookie: after}
-		}
-		if heartbeat > 0 {
-			w.request.Heartbeat = durationpb.New(heartbeat)
-		}
-		return w.run(ctx)
-	})
-	f := cmd.Flags()
-	f.Uint64Var(&from, "from", 0, "the first revision; absent, what happens from now on")
-	f.StringVar(&after, "after", "", "a zookie: what happened after it")
-	f.Uint64Var(&limit, "limit", 0, "end after this many changes; 0 never ends")
-	f.DurationVar(&heartbeat, "heartbeat", 0, "how often the server gives a sign of life; absent, it decides")
-	filter.add(cmd)
-	return a.remote(cmd, true, false)
+	r := &pb.ReadHistoryRequest{Store: c.store, FromRevision: l.from, ToRevision: l.to, Limit: l.limit}
+	var err error
+	if r.Filter, err = l.filter.toWire(); err != nil {
+		return nil, err
+	}
+	if r.FromTime, err = parseTime("since", l.since); err != nil {
+		return nil, err
+	}
+	r.ToTime, err = parseTime("until", l.until)
+	return r, err
 }
 
-// run watches, and again where a server goes away that was there before.
-func (w *watcher) run(ctx context.Context) error {
-	waiting := false
-	for {
-		before := w.messages
-		err := w.once(ctx)
-		switch {
-		case err == errEnough || ctx.Err() != nil:
-			return nil
-		case err == nil:
-			return fmt.Errorf("the server at %s ended the watch; go on with --after ZOOKIE, the zookie of the last change", w.c.addr)
-		case !gone(err) || w.messages == 0:
-			return err
-		}
-		if !waiting || w.messages > before {
-			waiting = true
-			fmt.Fprintf(w.app.err, "the server at %s went away; waiting for it\n", w.c.addr)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Second):
+// timeForms are the ways to write a time.
+const timeForms = "2006-01-02T15:04:05Z, with fractions or another zone if need be, or a day, which begins at midnight UTC"
+
+// parseTime reads a time given by a flag; nil where there is none.
+func parseTime(flag, text string) (*timestamppb.Timestamp, error) {
+	if text == "" {
+		return nil, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return timestamppb.New(t), nil
 		}
 	}
+	return nil, usagef("--%s %q is no time; write %s", flag, text, timeForms)
 }
 
-// once watches until the stream ends, and notes where to go on.
-func (w *watcher) once(ctx context.Context) error {
-	stream, err := w.c.watches.Watch(ctx, w.request)
+func (a *app) listHistory(ctx context.Context, c *connection, r *pb.ReadHistoryRequest) error {
+	stream, err := c.histories.ReadHistory(ctx, r)
 	if err != nil {
 		return err
 	}
-	return receive(stream, func(r *pb.WatchResponse) error {
-		w.messages++
-		if change := r.GetChange(); change != nil {
-			if err := w.app.printChange(w.app.out, change); err != nil {
+	out := a.buffered()
+	defer out.Flush()
+	var last *pb.ReadHistoryResponse
+	n := uint64(0)
+	err = receive(stream, func(m *pb.ReadHistoryResponse) error {
+		last = m
+		n += uint64(len(m.Changes))
+		for _, change := range m.Changes {
+			if err := a.printChange(out, change); err != nil {
 				return err
 			}
-			w.delivered++
-		}
-		w.request.Start = &pb.WatchRequest_AfterZookie{AfterZookie: r.Zookie}
-		if w.limit > 0 && w.delivered >= w.limit {
-			return errEnough
 		}
 		return nil
 	})
+	if err != nil || last != nil && last.Complete {
+		return err
+	}
+	if last == nil {
+		return fmt.Errorf("the history is not complete: the server ended it without a word; try again")
+	}
+	if r.Limit == 0 || n < r.Limit {
+		return fmt.Errorf("the history is not complete: the server stopped before revision %d; go on with --from %d", last.NextRevision, last.NextRevision)
+	}
+	out.Flush()
+	fmt.Fprintf(a.err, "there are more; go on with --from %d\n", last.NextRevision)
+	return nil
 }

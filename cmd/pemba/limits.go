@@ -56,6 +56,9 @@ func addResidency(f *pflag.FlagSet, k *keeper.Options, d *dispatch.Options) {
 	withEnv(f, "resident-memory", "PEMBA_RESIDENT_MEMORY")
 	f.IntVar(&k.ResidentMaxRelationships, "resident-max-relationships", 0, "relationships of a store in memory; a larger one is read from the datastore; 0 is no bound")
 	withEnv(f, "resident-max-relationships", "PEMBA_RESIDENT_MAX_RELATIONSHIPS")
+	k.ReplayMemory = keeper.DefaultReplayMemory
+	f.Var((*byteSize)(&k.ReplayMemory), "replay-memory", "memory for a store as it was before the retention window, which is made from its history")
+	withEnv(f, "replay-memory", "PEMBA_REPLAY_MEMORY")
 	d.Bytes = dispatch.DefaultBytes
 	f.Var((*byteSize)(&d.Bytes), "cache-memory", "memory for what was read of stores that are not in memory; 0 remembers nothing")
 	withEnv(f, "cache-memory", "PEMBA_CACHE_MEMORY")

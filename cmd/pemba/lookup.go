@@ -75,7 +75,7 @@ func (a *app) lookupResourcesCommand() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&under, "under", "", "only those below this object, by the relations that arrows walk")
 	f.add(cmd)
-	return a.remote(cmd, true, true)
+	return a.backward(a.remote(cmd, true, true))
 }
 
 func (a *app) lookupSubjectsCommand() *cobra.Command {
@@ -118,7 +118,7 @@ listed; where it stands, those who are left out are listed with "no".`,
 		return p.close(f.count)
 	})
 	f.add(cmd)
-	return a.remote(cmd, true, true)
+	return a.backward(a.remote(cmd, true, true))
 }
 
 func checkNames(typ, permission string) error {

@@ -138,27 +138,9 @@ nothing contradicts them.`,
 			}
 			c.store = args[0]
 		}
-		stream, err := c.stores.VerifyStore(ctx, &pb.VerifyStoreRequest{Store: c.store})
+		last, err := a.verifyStore(ctx, c)
 		if err != nil {
 			return err
-		}
-		var last *pb.VerifyStoreResponse
-		progress := a.progress()
-		err = receive(stream, func(r *pb.VerifyStoreResponse) error {
-			last = r
-			if r.Rows > 0 {
-				progress.at(r.Rows, "relationship")
-			} else {
-				progress.at(r.Verified, "revision")
-			}
-			return nil
-		})
-		progress.done()
-		if err != nil {
-			return err
-		}
-		if last == nil || !last.Complete {
-			return fmt.Errorf("the verification of store %s was not finished; try again", c.store)
 		}
 		hash := hex.EncodeToString(last.Hash)
 		if a.json() {
@@ -188,4 +170,28 @@ nothing contradicts them.`,
 		return nil
 	})
 	return a.remote(cmd, true, false)
+}
+
+// verifyStore has a server verify a store, and returns what it found.
+func (a *app) verifyStore(ctx context.Context, c *connection) (*pb.VerifyStoreResponse, error) {
+	stream, err := c.stores.VerifyStore(ctx, &pb.VerifyStoreRequest{Store: c.store})
+	if err != nil {
+		return nil, err
+	}
+	var last *pb.VerifyStoreResponse
+	progress := a.progress()
+	err = receive(stream, func(r *pb.VerifyStoreResponse) error {
+		last = r
+		if r.Rows > 0 {
+			progress.at(r.Rows, "relationship")
+		} else {
+			progress.at(r.Verified, "revision")
+		}
+		return nil
+	})
+	progress.done()
+	if err == nil && (last == nil || !last.Complete) {
+		err = fmt.Errorf("the verification of store %s was not finished; try again", c.store)
+	}
+	return last, err
 }

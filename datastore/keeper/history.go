@@ -31,6 +31,21 @@ func nextPage(page int, entries []datastore.Entry) int {
 // History implements [datastore.Datastore].
 func (k *Keeper) History(ctx context.Context, id datastore.StoreID, from datastore.Revision) iter.Seq2[datastore.Change, error] {
 	return func(yield func(datastore.Change, error) bool) {
+		for e, err := range k.Entries(ctx, id, from) {
+			var c datastore.Change
+			if err == nil {
+				c, err = datastore.Open(e)
+			}
+			if !yield(c, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Entries implements [datastore.Datastore].
+func (k *Keeper) Entries(ctx context.Context, id datastore.StoreID, from datastore.Revision) iter.Seq2[datastore.Entry, error] {
+	return func(yield func(datastore.Entry, error) bool) {
 		page := firstPage
 		var line datastore.Incarnation
 		for next := max(from, 1); ; {
@@ -44,18 +59,24 @@ func (k *Keeper) History(ctx context.Context, id datastore.StoreID, from datasto
 				err = fmt.Errorf("store %d: %w", id, datastore.ErrForked)
 			}
 			if err != nil {
-				yield(datastore.Change{}, err)
+				yield(datastore.Entry{}, err)
 				return
 			}
 			line, page = head.Incarnation, nextPage(page, entries)
 			for _, e := range entries {
-				c, err := datastore.Open(e)
-				if !yield(c, err) || err != nil {
+				if e.Revision != next {
+					break
+				}
+				if !yield(e, nil) {
 					return
 				}
+				next++
 			}
-			next += datastore.Revision(len(entries))
-			if next > head.Revision || len(entries) == 0 {
+			if next > head.Revision {
+				return
+			}
+			if len(entries) == 0 || entries[len(entries)-1].Revision >= next {
+				yield(datastore.Entry{}, missingChange(next))
 				return
 			}
 		}

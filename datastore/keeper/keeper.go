@@ -45,6 +45,9 @@ type Options struct {
 	// ResidentIdle is how long a store must be unused to make room for another,
 	// and how often a store out of memory tries to come back (10 s).
 	ResidentIdle time.Duration
+	// ReplayMemory bounds, in bytes, what a state of before the retention window may
+	// take that is made from the history (512 MiB).
+	ReplayMemory int64
 	// Cache, if set, makes and remembers the reads of stores that are not in memory,
 	// and of revisions of the past.
 	Cache datastore.RowCache
@@ -62,6 +65,7 @@ type Options struct {
 const (
 	DefaultMaxOperations  = 1000
 	DefaultMaxChangeBytes = 3 << 20
+	DefaultReplayMemory   = 512 << 20
 )
 
 func (o Options) withDefaults() Options {
@@ -84,6 +88,9 @@ func (o Options) withDefaults() Options {
 	count(&o.MaxChangeBytes, DefaultMaxChangeBytes)
 	count(&o.MaxSchemaBytes, schema.DefaultMaxBytes)
 	count(&o.DirectWidth, 10_000)
+	if o.ReplayMemory == 0 {
+		o.ReplayMemory = DefaultReplayMemory
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -105,6 +112,7 @@ type Keeper struct {
 	// dropped: see settle.
 	unsettled sync.Map
 	resident  residency
+	replays   *replays
 	// confirming tells that one read confirms all stores that were asked.
 	confirming bool
 
@@ -119,7 +127,7 @@ var _ datastore.Datastore = (*Keeper)(nil)
 // half deleted is put right.
 func Open(log datastore.Log, opts Options) (*Keeper, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &Keeper{log: log, opts: opts.withDefaults(), node: rand.Text(), ctx: ctx, cancel: cancel}
+	k := &Keeper{log: log, opts: opts.withDefaults(), node: rand.Text(), ctx: ctx, cancel: cancel, replays: newReplays()}
 	k.resident.sizes = map[*store]int64{}
 	heads, ok := log.(datastore.HeadsReader)
 	k.confirming = ok

@@ -163,7 +163,9 @@ var _ datastore.Snapshot = (*direct)(nil)
 // direct returns a snapshot of a revision between the floor and the head, on the
 // line that remembers what is read of it (nil: none does).
 func (s *store) direct(ctx context.Context, head datastore.Head, line datastore.RowLine) (datastore.Snapshot, error) {
-	if head.Revision > 0 {
+	if head.Revision == 0 {
+		head.Time = time.Time{}
+	} else {
 		_, entries, err := s.log.After(ctx, s.id, head.Revision-1, 1)
 		if err != nil {
 			return nil, err

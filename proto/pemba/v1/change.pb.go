@@ -245,7 +245,9 @@ type Change struct {
 	// How many operations the filter left out.
 	Filtered uint32 `protobuf:"varint,9,opt,name=filtered,proto3" json:"filtered,omitempty"`
 	// What the caller attached for those who read the history: the transaction metadata of authzed.api.v1. Absent: nothing.
-	Metadata      *structpb.Struct `protobuf:"bytes,10,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Metadata *structpb.Struct `protobuf:"bytes,10,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// The stored bytes, where they were asked for.
+	Sealed        *SealedChange `protobuf:"bytes,11,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -350,6 +352,70 @@ func (x *Change) GetMetadata() *structpb.Struct {
 	return nil
 }
 
+func (x *Change) GetSealed() *SealedChange {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+// The bytes of a change as they are kept, of which its hash is made: SHA-256 over `pemba change 1` with a zero byte, the
+// hash of the change before (32 bytes, zero before the first), and header, which holds the SHA-256 of payload. Whoever has
+// them can verify the history without trusting the server that sent them.
+type SealedChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Revision, time, actor, reason, request id, metadata, and the digest of payload.
+	Header []byte `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	// The operations.
+	Payload       []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealedChange) Reset() {
+	*x = SealedChange{}
+	mi := &file_pemba_v1_change_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealedChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealedChange) ProtoMessage() {}
+
+func (x *SealedChange) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_change_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealedChange.ProtoReflect.Descriptor instead.
+func (*SealedChange) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_change_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SealedChange) GetHeader() []byte {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *SealedChange) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
 // One operation of a change.
 type Operation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -373,7 +439,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_pemba_v1_change_proto_msgTypes[1]
+	mi := &file_pemba_v1_change_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +451,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_change_proto_msgTypes[1]
+	mi := &file_pemba_v1_change_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +464,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_change_proto_rawDescGZIP(), []int{1}
+	return file_pemba_v1_change_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Operation) GetKind() OperationKind {
@@ -468,7 +534,7 @@ type IdentityChange struct {
 
 func (x *IdentityChange) Reset() {
 	*x = IdentityChange{}
-	mi := &file_pemba_v1_change_proto_msgTypes[2]
+	mi := &file_pemba_v1_change_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +546,7 @@ func (x *IdentityChange) String() string {
 func (*IdentityChange) ProtoMessage() {}
 
 func (x *IdentityChange) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_change_proto_msgTypes[2]
+	mi := &file_pemba_v1_change_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +559,7 @@ func (x *IdentityChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityChange.ProtoReflect.Descriptor instead.
 func (*IdentityChange) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_change_proto_rawDescGZIP(), []int{2}
+	return file_pemba_v1_change_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *IdentityChange) GetObject() *Object {
@@ -539,7 +605,7 @@ type SchemaChange struct {
 
 func (x *SchemaChange) Reset() {
 	*x = SchemaChange{}
-	mi := &file_pemba_v1_change_proto_msgTypes[3]
+	mi := &file_pemba_v1_change_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -551,7 +617,7 @@ func (x *SchemaChange) String() string {
 func (*SchemaChange) ProtoMessage() {}
 
 func (x *SchemaChange) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_change_proto_msgTypes[3]
+	mi := &file_pemba_v1_change_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -564,7 +630,7 @@ func (x *SchemaChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchemaChange.ProtoReflect.Descriptor instead.
 func (*SchemaChange) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_change_proto_rawDescGZIP(), []int{3}
+	return file_pemba_v1_change_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SchemaChange) GetText() string {
@@ -601,7 +667,7 @@ type StoreChange struct {
 
 func (x *StoreChange) Reset() {
 	*x = StoreChange{}
-	mi := &file_pemba_v1_change_proto_msgTypes[4]
+	mi := &file_pemba_v1_change_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +679,7 @@ func (x *StoreChange) String() string {
 func (*StoreChange) ProtoMessage() {}
 
 func (x *StoreChange) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_change_proto_msgTypes[4]
+	mi := &file_pemba_v1_change_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +692,7 @@ func (x *StoreChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreChange.ProtoReflect.Descriptor instead.
 func (*StoreChange) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_change_proto_rawDescGZIP(), []int{4}
+	return file_pemba_v1_change_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StoreChange) GetStore() string {
@@ -658,7 +724,7 @@ type TokenChange struct {
 
 func (x *TokenChange) Reset() {
 	*x = TokenChange{}
-	mi := &file_pemba_v1_change_proto_msgTypes[5]
+	mi := &file_pemba_v1_change_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +736,7 @@ func (x *TokenChange) String() string {
 func (*TokenChange) ProtoMessage() {}
 
 func (x *TokenChange) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_change_proto_msgTypes[5]
+	mi := &file_pemba_v1_change_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +749,7 @@ func (x *TokenChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenChange.ProtoReflect.Descriptor instead.
 func (*TokenChange) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_change_proto_rawDescGZIP(), []int{5}
+	return file_pemba_v1_change_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TokenChange) GetName() string {
@@ -707,8 +773,8 @@ func (x *TokenChange) GetStore() string {
 	return ""
 }
 
-// Which operations of the history are meant: those for which every given field holds. A list holds if one of its entries
-// does; an empty list always holds.
+// Which operations of the history are meant: those for which every given field holds, of the operation or of its change. A
+// list holds if one of its entries does; an empty list always holds.
 type ChangeFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The types of resources. Excludes operations that are not about relationships, as do the next two.
@@ -718,14 +784,22 @@ type ChangeFilter struct {
 	// The types of subjects.
 	SubjectTypes []string `protobuf:"bytes,3,rep,name=subject_types,json=subjectTypes,proto3" json:"subject_types,omitempty"`
 	// The kinds of operations.
-	Operations    []OperationKind `protobuf:"varint,4,rep,packed,name=operations,proto3,enum=pemba.v1.OperationKind" json:"operations,omitempty"`
+	Operations []OperationKind `protobuf:"varint,4,rep,packed,name=operations,proto3,enum=pemba.v1.OperationKind" json:"operations,omitempty"`
+	// The actors of changes.
+	Actors []string `protobuf:"bytes,5,rep,name=actors,proto3" json:"actors,omitempty"`
+	// What the reason of a change holds, capitals and small letters being the same. Empty: anything.
+	ReasonContains string `protobuf:"bytes,6,opt,name=reason_contains,json=reasonContains,proto3" json:"reason_contains,omitempty"`
+	// What operations are about: the resource of a relationship, or a user or group.
+	Objects []*Object `protobuf:"bytes,7,rep,name=objects,proto3" json:"objects,omitempty"`
+	// The subjects of relationships, each with its relation. Excludes operations that are not about relationships.
+	Subjects      []*Subject `protobuf:"bytes,8,rep,name=subjects,proto3" json:"subjects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ChangeFilter) Reset() {
 	*x = ChangeFilter{}
-	mi := &file_pemba_v1_change_proto_msgTypes[6]
+	mi := &file_pemba_v1_change_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +811,7 @@ func (x *ChangeFilter) String() string {
 func (*ChangeFilter) ProtoMessage() {}
 
 func (x *ChangeFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_change_proto_msgTypes[6]
+	mi := &file_pemba_v1_change_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +824,7 @@ func (x *ChangeFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeFilter.ProtoReflect.Descriptor instead.
 func (*ChangeFilter) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_change_proto_rawDescGZIP(), []int{6}
+	return file_pemba_v1_change_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ChangeFilter) GetResourceTypes() []string {
@@ -781,11 +855,39 @@ func (x *ChangeFilter) GetOperations() []OperationKind {
 	return nil
 }
 
+func (x *ChangeFilter) GetActors() []string {
+	if x != nil {
+		return x.Actors
+	}
+	return nil
+}
+
+func (x *ChangeFilter) GetReasonContains() string {
+	if x != nil {
+		return x.ReasonContains
+	}
+	return ""
+}
+
+func (x *ChangeFilter) GetObjects() []*Object {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+func (x *ChangeFilter) GetSubjects() []*Subject {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
 var File_pemba_v1_change_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_change_proto_rawDesc = "" +
 	"\n" +
-	"\x15pemba/v1/change.proto\x12\bpemba.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bpemba/v1/relationship.proto\x1a\x13pemba/v1/role.proto\"\xd3\x02\n" +
+	"\x15pemba/v1/change.proto\x12\bpemba.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bpemba/v1/relationship.proto\x1a\x13pemba/v1/role.proto\"\x83\x03\n" +
 	"\x06Change\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06zookie\x18\x02 \x01(\tR\x06zookie\x12.\n" +
@@ -800,7 +902,11 @@ const file_pemba_v1_change_proto_rawDesc = "" +
 	"operations\x12\x1a\n" +
 	"\bfiltered\x18\t \x01(\rR\bfiltered\x123\n" +
 	"\bmetadata\x18\n" +
-	" \x01(\v2\x17.google.protobuf.StructR\bmetadata\"\xd6\x02\n" +
+	" \x01(\v2\x17.google.protobuf.StructR\bmetadata\x12.\n" +
+	"\x06sealed\x18\v \x01(\v2\x16.pemba.v1.SealedChangeR\x06sealed\"@\n" +
+	"\fSealedChange\x12\x16\n" +
+	"\x06header\x18\x01 \x01(\fR\x06header\x12\x18\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\"\xd6\x02\n" +
 	"\tOperation\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.pemba.v1.OperationKindR\x04kind\x12.\n" +
 	"\x06before\x18\x02 \x01(\v2\x16.pemba.v1.RelationshipR\x06before\x12,\n" +
@@ -824,14 +930,18 @@ const file_pemba_v1_change_proto_rawDesc = "" +
 	"\vTokenChange\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\"\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x0e.pemba.v1.RoleR\x04role\x12\x14\n" +
-	"\x05store\x18\x03 \x01(\tR\x05store\"\xb1\x01\n" +
+	"\x05store\x18\x03 \x01(\tR\x05store\"\xcd\x02\n" +
 	"\fChangeFilter\x12%\n" +
 	"\x0eresource_types\x18\x01 \x03(\tR\rresourceTypes\x12\x1c\n" +
 	"\trelations\x18\x02 \x03(\tR\trelations\x12#\n" +
 	"\rsubject_types\x18\x03 \x03(\tR\fsubjectTypes\x127\n" +
 	"\n" +
 	"operations\x18\x04 \x03(\x0e2\x17.pemba.v1.OperationKindR\n" +
-	"operations*\xfa\x02\n" +
+	"operations\x12\x16\n" +
+	"\x06actors\x18\x05 \x03(\tR\x06actors\x12'\n" +
+	"\x0freason_contains\x18\x06 \x01(\tR\x0ereasonContains\x12*\n" +
+	"\aobjects\x18\a \x03(\v2\x10.pemba.v1.ObjectR\aobjects\x12-\n" +
+	"\bsubjects\x18\b \x03(\v2\x11.pemba.v1.SubjectR\bsubjects*\xfa\x02\n" +
 	"\rOperationKind\x12\x1e\n" +
 	"\x1aOPERATION_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15OPERATION_KIND_CREATE\x10\x01\x12\x18\n" +
@@ -869,46 +979,51 @@ func file_pemba_v1_change_proto_rawDescGZIP() []byte {
 }
 
 var file_pemba_v1_change_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_pemba_v1_change_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_pemba_v1_change_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_pemba_v1_change_proto_goTypes = []any{
 	(OperationKind)(0),            // 0: pemba.v1.OperationKind
 	(IdentityKind)(0),             // 1: pemba.v1.IdentityKind
 	(IdentityState)(0),            // 2: pemba.v1.IdentityState
 	(*Change)(nil),                // 3: pemba.v1.Change
-	(*Operation)(nil),             // 4: pemba.v1.Operation
-	(*IdentityChange)(nil),        // 5: pemba.v1.IdentityChange
-	(*SchemaChange)(nil),          // 6: pemba.v1.SchemaChange
-	(*StoreChange)(nil),           // 7: pemba.v1.StoreChange
-	(*TokenChange)(nil),           // 8: pemba.v1.TokenChange
-	(*ChangeFilter)(nil),          // 9: pemba.v1.ChangeFilter
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 11: google.protobuf.Struct
-	(*Relationship)(nil),          // 12: pemba.v1.Relationship
-	(*Object)(nil),                // 13: pemba.v1.Object
-	(Role)(0),                     // 14: pemba.v1.Role
+	(*SealedChange)(nil),          // 4: pemba.v1.SealedChange
+	(*Operation)(nil),             // 5: pemba.v1.Operation
+	(*IdentityChange)(nil),        // 6: pemba.v1.IdentityChange
+	(*SchemaChange)(nil),          // 7: pemba.v1.SchemaChange
+	(*StoreChange)(nil),           // 8: pemba.v1.StoreChange
+	(*TokenChange)(nil),           // 9: pemba.v1.TokenChange
+	(*ChangeFilter)(nil),          // 10: pemba.v1.ChangeFilter
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),       // 12: google.protobuf.Struct
+	(*Relationship)(nil),          // 13: pemba.v1.Relationship
+	(*Object)(nil),                // 14: pemba.v1.Object
+	(Role)(0),                     // 15: pemba.v1.Role
+	(*Subject)(nil),               // 16: pemba.v1.Subject
 }
 var file_pemba_v1_change_proto_depIdxs = []int32{
-	10, // 0: pemba.v1.Change.time:type_name -> google.protobuf.Timestamp
-	4,  // 1: pemba.v1.Change.operations:type_name -> pemba.v1.Operation
-	11, // 2: pemba.v1.Change.metadata:type_name -> google.protobuf.Struct
-	0,  // 3: pemba.v1.Operation.kind:type_name -> pemba.v1.OperationKind
-	12, // 4: pemba.v1.Operation.before:type_name -> pemba.v1.Relationship
-	12, // 5: pemba.v1.Operation.after:type_name -> pemba.v1.Relationship
-	6,  // 6: pemba.v1.Operation.schema:type_name -> pemba.v1.SchemaChange
-	7,  // 7: pemba.v1.Operation.store:type_name -> pemba.v1.StoreChange
-	8,  // 8: pemba.v1.Operation.token:type_name -> pemba.v1.TokenChange
-	5,  // 9: pemba.v1.Operation.identity:type_name -> pemba.v1.IdentityChange
-	13, // 10: pemba.v1.IdentityChange.object:type_name -> pemba.v1.Object
-	1,  // 11: pemba.v1.IdentityChange.kind:type_name -> pemba.v1.IdentityKind
-	2,  // 12: pemba.v1.IdentityChange.before:type_name -> pemba.v1.IdentityState
-	2,  // 13: pemba.v1.IdentityChange.after:type_name -> pemba.v1.IdentityState
-	14, // 14: pemba.v1.TokenChange.role:type_name -> pemba.v1.Role
-	0,  // 15: pemba.v1.ChangeFilter.operations:type_name -> pemba.v1.OperationKind
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	11, // 0: pemba.v1.Change.time:type_name -> google.protobuf.Timestamp
+	5,  // 1: pemba.v1.Change.operations:type_name -> pemba.v1.Operation
+	12, // 2: pemba.v1.Change.metadata:type_name -> google.protobuf.Struct
+	4,  // 3: pemba.v1.Change.sealed:type_name -> pemba.v1.SealedChange
+	0,  // 4: pemba.v1.Operation.kind:type_name -> pemba.v1.OperationKind
+	13, // 5: pemba.v1.Operation.before:type_name -> pemba.v1.Relationship
+	13, // 6: pemba.v1.Operation.after:type_name -> pemba.v1.Relationship
+	7,  // 7: pemba.v1.Operation.schema:type_name -> pemba.v1.SchemaChange
+	8,  // 8: pemba.v1.Operation.store:type_name -> pemba.v1.StoreChange
+	9,  // 9: pemba.v1.Operation.token:type_name -> pemba.v1.TokenChange
+	6,  // 10: pemba.v1.Operation.identity:type_name -> pemba.v1.IdentityChange
+	14, // 11: pemba.v1.IdentityChange.object:type_name -> pemba.v1.Object
+	1,  // 12: pemba.v1.IdentityChange.kind:type_name -> pemba.v1.IdentityKind
+	2,  // 13: pemba.v1.IdentityChange.before:type_name -> pemba.v1.IdentityState
+	2,  // 14: pemba.v1.IdentityChange.after:type_name -> pemba.v1.IdentityState
+	15, // 15: pemba.v1.TokenChange.role:type_name -> pemba.v1.Role
+	0,  // 16: pemba.v1.ChangeFilter.operations:type_name -> pemba.v1.OperationKind
+	14, // 17: pemba.v1.ChangeFilter.objects:type_name -> pemba.v1.Object
+	16, // 18: pemba.v1.ChangeFilter.subjects:type_name -> pemba.v1.Subject
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_pemba_v1_change_proto_init() }
@@ -924,7 +1039,7 @@ func file_pemba_v1_change_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pemba_v1_change_proto_rawDesc), len(file_pemba_v1_change_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -9,6 +9,7 @@ package pembav1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -34,6 +35,7 @@ type Consistency struct {
 	//	*Consistency_AtLeastAsFresh
 	//	*Consistency_AtExactSnapshot
 	//	*Consistency_FullyConsistent
+	//	*Consistency_AtTime
 	Requirement   isConsistency_Requirement `protobuf_oneof:"requirement"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -112,6 +114,15 @@ func (x *Consistency) GetFullyConsistent() bool {
 	return false
 }
 
+func (x *Consistency) GetAtTime() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.Requirement.(*Consistency_AtTime); ok {
+			return x.AtTime
+		}
+	}
+	return nil
+}
+
 type isConsistency_Requirement interface {
 	isConsistency_Requirement()
 }
@@ -138,6 +149,15 @@ type Consistency_FullyConsistent struct {
 	FullyConsistent bool `protobuf:"varint,4,opt,name=fully_consistent,json=fullyConsistent,proto3,oneof"`
 }
 
+type Consistency_AtTime struct {
+	// The store as it was at this time: after the last change that is not younger, with what had expired, and who was
+	// suspended, by then. Within the retention window it is read as it stood; beyond it the history is replayed from its
+	// first change, and a history that was trimmed answers OUT_OF_RANGE (COMPACTED). A time beyond the server's clock is
+	// INVALID_ARGUMENT (INVALID_FIELD); a store too large to be replayed, RESOURCE_EXHAUSTED (LIMIT_EXCEEDED). Taken by
+	// PermissionService, SchemaService and AuditService. Needs the role auditor.
+	AtTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at_time,json=atTime,proto3,oneof"`
+}
+
 func (*Consistency_MinimizeLatency) isConsistency_Requirement() {}
 
 func (*Consistency_AtLeastAsFresh) isConsistency_Requirement() {}
@@ -146,16 +166,19 @@ func (*Consistency_AtExactSnapshot) isConsistency_Requirement() {}
 
 func (*Consistency_FullyConsistent) isConsistency_Requirement() {}
 
+func (*Consistency_AtTime) isConsistency_Requirement() {}
+
 var File_pemba_v1_consistency_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_consistency_proto_rawDesc = "" +
 	"\n" +
-	"\x1apemba/v1/consistency.proto\x12\bpemba.v1\"\xd1\x01\n" +
+	"\x1apemba/v1/consistency.proto\x12\bpemba.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x02\n" +
 	"\vConsistency\x12+\n" +
 	"\x10minimize_latency\x18\x01 \x01(\bH\x00R\x0fminimizeLatency\x12+\n" +
 	"\x11at_least_as_fresh\x18\x02 \x01(\tH\x00R\x0eatLeastAsFresh\x12,\n" +
 	"\x11at_exact_snapshot\x18\x03 \x01(\tH\x00R\x0fatExactSnapshot\x12+\n" +
-	"\x10fully_consistent\x18\x04 \x01(\bH\x00R\x0ffullyConsistentB\r\n" +
+	"\x10fully_consistent\x18\x04 \x01(\bH\x00R\x0ffullyConsistent\x125\n" +
+	"\aat_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x06atTimeB\r\n" +
 	"\vrequirementB1Z/github.com/pembadb/pemba/proto/pemba/v1;pembav1b\x06proto3"
 
 var (
@@ -172,14 +195,16 @@ func file_pemba_v1_consistency_proto_rawDescGZIP() []byte {
 
 var file_pemba_v1_consistency_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
 var file_pemba_v1_consistency_proto_goTypes = []any{
-	(*Consistency)(nil), // 0: pemba.v1.Consistency
+	(*Consistency)(nil),           // 0: pemba.v1.Consistency
+	(*timestamppb.Timestamp)(nil), // 1: google.protobuf.Timestamp
 }
 var file_pemba_v1_consistency_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	1, // 0: pemba.v1.Consistency.at_time:type_name -> google.protobuf.Timestamp
+	1, // [1:1] is the sub-list for method output_type
+	1, // [1:1] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_pemba_v1_consistency_proto_init() }
@@ -192,6 +217,7 @@ func file_pemba_v1_consistency_proto_init() {
 		(*Consistency_AtLeastAsFresh)(nil),
 		(*Consistency_AtExactSnapshot)(nil),
 		(*Consistency_FullyConsistent)(nil),
+		(*Consistency_AtTime)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

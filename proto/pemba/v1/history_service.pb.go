@@ -9,6 +9,7 @@ package pembav1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -33,7 +34,13 @@ type ReadHistoryRequest struct {
 	// Which operations to deliver. A change that has operations, but none that matches, is left out.
 	Filter *ChangeFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	// How many changes at most. 0: all.
-	Limit         uint64 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit uint64 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Changes made before this time are left out.
+	FromTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=from_time,json=fromTime,proto3" json:"from_time,omitempty"`
+	// Changes made after this time are left out.
+	ToTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=to_time,json=toTime,proto3" json:"to_time,omitempty"`
+	// Deliver the stored bytes of every change as well. Not with a filter.
+	Sealed        bool `protobuf:"varint,8,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -103,6 +110,27 @@ func (x *ReadHistoryRequest) GetLimit() uint64 {
 	return 0
 }
 
+func (x *ReadHistoryRequest) GetFromTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FromTime
+	}
+	return nil
+}
+
+func (x *ReadHistoryRequest) GetToTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ToTime
+	}
+	return nil
+}
+
+func (x *ReadHistoryRequest) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
+}
+
 // Some changes.
 type ReadHistoryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -114,7 +142,7 @@ type ReadHistoryResponse struct {
 	Changes []*Change `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
 	// The from_revision to go on with after these changes.
 	NextRevision uint64 `protobuf:"varint,4,opt,name=next_revision,json=nextRevision,proto3" json:"next_revision,omitempty"`
-	// True in the last message if nothing is left up to to_revision. A stream that ended by its limit ends with false.
+	// True in the last message if nothing is left up to to_revision and to_time. A stream that ended by its limit ends with false.
 	Complete      bool `protobuf:"varint,5,opt,name=complete,proto3" json:"complete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -189,14 +217,17 @@ var File_pemba_v1_history_service_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_history_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1epemba/v1/history_service.proto\x12\bpemba.v1\x1a\x15pemba/v1/change.proto\"\xb6\x01\n" +
+	"\x1epemba/v1/history_service.proto\x12\bpemba.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15pemba/v1/change.proto\"\xbc\x02\n" +
 	"\x12ReadHistoryRequest\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12#\n" +
 	"\rfrom_revision\x18\x02 \x01(\x04R\ffromRevision\x12\x1f\n" +
 	"\vto_revision\x18\x03 \x01(\x04R\n" +
 	"toRevision\x12.\n" +
 	"\x06filter\x18\x04 \x01(\v2\x16.pemba.v1.ChangeFilterR\x06filter\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\x04R\x05limit\"\xae\x01\n" +
+	"\x05limit\x18\x05 \x01(\x04R\x05limit\x127\n" +
+	"\tfrom_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bfromTime\x123\n" +
+	"\ato_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x06toTime\x12\x16\n" +
+	"\x06sealed\x18\b \x01(\bR\x06sealed\"\xae\x01\n" +
 	"\x13ReadHistoryResponse\x12\x16\n" +
 	"\x06zookie\x18\x01 \x01(\tR\x06zookie\x12\x12\n" +
 	"\x04head\x18\x02 \x01(\x04R\x04head\x12*\n" +
@@ -220,21 +251,24 @@ func file_pemba_v1_history_service_proto_rawDescGZIP() []byte {
 
 var file_pemba_v1_history_service_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_pemba_v1_history_service_proto_goTypes = []any{
-	(*ReadHistoryRequest)(nil),  // 0: pemba.v1.ReadHistoryRequest
-	(*ReadHistoryResponse)(nil), // 1: pemba.v1.ReadHistoryResponse
-	(*ChangeFilter)(nil),        // 2: pemba.v1.ChangeFilter
-	(*Change)(nil),              // 3: pemba.v1.Change
+	(*ReadHistoryRequest)(nil),    // 0: pemba.v1.ReadHistoryRequest
+	(*ReadHistoryResponse)(nil),   // 1: pemba.v1.ReadHistoryResponse
+	(*ChangeFilter)(nil),          // 2: pemba.v1.ChangeFilter
+	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
+	(*Change)(nil),                // 4: pemba.v1.Change
 }
 var file_pemba_v1_history_service_proto_depIdxs = []int32{
 	2, // 0: pemba.v1.ReadHistoryRequest.filter:type_name -> pemba.v1.ChangeFilter
-	3, // 1: pemba.v1.ReadHistoryResponse.changes:type_name -> pemba.v1.Change
-	0, // 2: pemba.v1.HistoryService.ReadHistory:input_type -> pemba.v1.ReadHistoryRequest
-	1, // 3: pemba.v1.HistoryService.ReadHistory:output_type -> pemba.v1.ReadHistoryResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 1: pemba.v1.ReadHistoryRequest.from_time:type_name -> google.protobuf.Timestamp
+	3, // 2: pemba.v1.ReadHistoryRequest.to_time:type_name -> google.protobuf.Timestamp
+	4, // 3: pemba.v1.ReadHistoryResponse.changes:type_name -> pemba.v1.Change
+	0, // 4: pemba.v1.HistoryService.ReadHistory:input_type -> pemba.v1.ReadHistoryRequest
+	1, // 5: pemba.v1.HistoryService.ReadHistory:output_type -> pemba.v1.ReadHistoryResponse
+	5, // [5:6] is the sub-list for method output_type
+	4, // [4:5] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_pemba_v1_history_service_proto_init() }

@@ -31,8 +31,9 @@ type HistoryServiceClient interface {
 	// ReadHistory streams the changes of a store, oldest first, up to the head at the time of the call.
 	//
 	// Errors on top of those of every call: OUT_OF_RANGE (COMPACTED, with the oldest revision still there; BEYOND_HEAD, for
-	// a start beyond the one after the head), INVALID_ARGUMENT (INVALID_FIELD), ABORTED (HISTORY_FORKED),
-	// RESOURCE_EXHAUSTED (SLOW_CONSUMER). Needs the role auditor.
+	// a start beyond the one after the head), INVALID_ARGUMENT (INVALID_FIELD, INVALID_OBJECT, INVALID_SUBJECT), ABORTED
+	// (HISTORY_FORKED), DATA_LOSS (CHAIN_BROKEN, where a change is missing), RESOURCE_EXHAUSTED (SLOW_CONSUMER). Needs the
+	// role auditor.
 	ReadHistory(ctx context.Context, in *ReadHistoryRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadHistoryResponse], error)
 }
 
@@ -72,8 +73,9 @@ type HistoryServiceServer interface {
 	// ReadHistory streams the changes of a store, oldest first, up to the head at the time of the call.
 	//
 	// Errors on top of those of every call: OUT_OF_RANGE (COMPACTED, with the oldest revision still there; BEYOND_HEAD, for
-	// a start beyond the one after the head), INVALID_ARGUMENT (INVALID_FIELD), ABORTED (HISTORY_FORKED),
-	// RESOURCE_EXHAUSTED (SLOW_CONSUMER). Needs the role auditor.
+	// a start beyond the one after the head), INVALID_ARGUMENT (INVALID_FIELD, INVALID_OBJECT, INVALID_SUBJECT), ABORTED
+	// (HISTORY_FORKED), DATA_LOSS (CHAIN_BROKEN, where a change is missing), RESOURCE_EXHAUSTED (SLOW_CONSUMER). Needs the
+	// role auditor.
 	ReadHistory(*ReadHistoryRequest, grpc.ServerStreamingServer[ReadHistoryResponse]) error
 	mustEmbedUnimplementedHistoryServiceServer()
 }

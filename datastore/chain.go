@@ -3,7 +3,6 @@ package datastore
 import (
 	"errors"
 	"fmt"
-	"strconv"
 )
 
 // What a verification against a checkpoint finds.
@@ -50,8 +49,8 @@ func (n *Chain) meet() error {
 	}
 	n.met = true
 	if n.At.Hash != n.Checkpoint.Head.Hash {
-		return With(fmt.Errorf("%w: change %d has the hash %x, and the checkpoint says %x: it, or one before it, was rewritten", ErrCorrupt,
-			n.At.Revision, n.At.Hash, n.Checkpoint.Head.Hash), "revision", strconv.FormatUint(uint64(n.At.Revision), 10))
+		return BrokenAt(n.At.Revision, fmt.Errorf("%w: change %d has the hash %x, and the checkpoint says %x: it, or one before it, was rewritten", ErrCorrupt,
+			n.At.Revision, n.At.Hash, n.Checkpoint.Head.Hash))
 	}
 	return nil
 }
@@ -61,7 +60,7 @@ func (n *Chain) meet() error {
 func (n *Chain) Next(e Entry) (Change, error) {
 	want := n.At.Revision + 1
 	fail := func(err error) (Change, error) {
-		return Change{}, With(err, "revision", strconv.FormatUint(uint64(want), 10))
+		return Change{}, BrokenAt(want, err)
 	}
 	if e.Revision != want {
 		return fail(fmt.Errorf("%w: change %d is missing; in its place stands %d", ErrCorrupt, want, e.Revision))
@@ -85,7 +84,6 @@ func (n *Chain) End() error {
 	if n.Checkpoint == nil || n.met {
 		return nil
 	}
-	return With(fmt.Errorf("%w: its last change is %d, and the checkpoint was made at %d, %s", ErrCut,
-		n.At.Revision, n.Checkpoint.Head.Revision, n.Checkpoint.Head.Time.Format(checkpointTime)),
-		"revision", strconv.FormatUint(uint64(n.At.Revision+1), 10))
+	return BrokenAt(n.At.Revision+1, fmt.Errorf("%w: its last change is %d, and the checkpoint was made at %d, %s", ErrCut,
+		n.At.Revision, n.Checkpoint.Head.Revision, n.Checkpoint.Head.Time.Format(checkpointTime)))
 }

@@ -73,6 +73,17 @@ func Compacted(at, oldest Revision) error {
 	return With(fmt.Errorf("revision %d, oldest %d: %w", at, oldest, ErrCompacted), "oldest", strconv.FormatUint(uint64(oldest), 10))
 }
 
+// BrokenAt adds to an error the revision at which a history is broken.
+func BrokenAt(at Revision, err error) error {
+	return With(err, "revision", strconv.FormatUint(uint64(at), 10))
+}
+
+// MissingChange is the error of a history that lacks a change; it wraps
+// ErrCorrupt.
+func MissingChange(store StoreID, at Revision) error {
+	return BrokenAt(at, fmt.Errorf("store %d: %w: change %d is missing", store, ErrCorrupt, at))
+}
+
 // Ahead is the error of a revision beyond the head; it wraps ErrAhead.
 func Ahead(at, head Revision) error {
 	return With(fmt.Errorf("revision %d, head %d: %w", at, head, ErrAhead), "head", strconv.FormatUint(uint64(head), 10))

@@ -33,6 +33,12 @@ type Hand struct {
 	Name func(store datastore.StoreID, id int, name *string) error
 	// Schema replaces the schema applied at a revision, or removes it (nil).
 	Schema func(store datastore.StoreID, at datastore.Revision, text *datastore.SchemaText) error
+	// Change edits the bytes of a change as they are kept, or removes them (nil); Swap
+	// lets two changes change places; Head puts the head elsewhere. A Log whose
+	// history nobody can reach has none of the three.
+	Change func(store datastore.StoreID, at datastore.Revision, edit func(*datastore.Entry)) error
+	Swap   func(store datastore.StoreID, a, b datastore.Revision) error
+	Head   func(store datastore.StoreID, h datastore.Head) error
 }
 
 // RunVerify tests that a verification finds every edit of what a Log keeps. open
@@ -41,6 +47,13 @@ func RunVerify(t *testing.T, open func(t *testing.T) (datastore.Log, Hand)) {
 	t.Run("AVerificationFindsEveryEdit", func(t *testing.T) {
 		log, hand := open(t)
 		findsEveryEdit(t, log, hand)
+	})
+	t.Run("AHistoryChangedByHandIsFound", func(t *testing.T) {
+		log, hand := open(t)
+		if hand.Change == nil {
+			t.Skip("nobody can reach the history of this log")
+		}
+		findsWhatWasTamperedWith(t, log, hand)
 	})
 	t.Run("AVerificationGoesWithWrites", func(t *testing.T) {
 		log, _ := open(t)

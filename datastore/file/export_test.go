@@ -1,6 +1,9 @@
 package file
 
 import (
+	"bytes"
+	"errors"
+
 	"go.etcd.io/bbolt"
 
 	"github.com/pembadb/pemba/datastore"
@@ -57,6 +60,31 @@ func HandOf(l *Log) datastoretest.Hand {
 				}
 				return n.bucket.Bucket(bucketSchemas).Put(appendUint(nil, uint64(at)), appendSchema(nil, text))
 			})
+		},
+		Change: func(store datastore.StoreID, at datastore.Revision, change func(*datastore.Entry)) error {
+			return edit(store, func(n line) error {
+				key := appendUint(nil, uint64(at))
+				if change == nil {
+					return n.bucket.Bucket(bucketHistory).Delete(key)
+				}
+				e, err := n.entry(at)
+				if err != nil {
+					return err
+				}
+				change(&e)
+				return n.bucket.Bucket(bucketHistory).Put(key, appendEntry(nil, e))
+			})
+		},
+		Swap: func(store datastore.StoreID, a, b datastore.Revision) error {
+			return edit(store, func(n line) error {
+				history := n.bucket.Bucket(bucketHistory)
+				keys := [2][]byte{appendUint(nil, uint64(a)), appendUint(nil, uint64(b))}
+				first, second := bytes.Clone(history.Get(keys[0])), bytes.Clone(history.Get(keys[1]))
+				return errors.Join(history.Put(keys[0], second), history.Put(keys[1], first))
+			})
+		},
+		Head: func(store datastore.StoreID, h datastore.Head) error {
+			return edit(store, func(n line) error { return n.bucket.Put(keyHead, appendHead(nil, h)) })
 		},
 	}
 }

@@ -82,17 +82,17 @@ func (n line) after(from datastore.Revision, limit int) (datastore.Head, []datas
 	for k, v := c.Seek(appendUint(nil, uint64(from)+1)); k != nil && len(entries) < limit && size < pageBytes; k, v = c.Next() {
 		e, err := parseEntry(k, v)
 		if err != nil {
-			return head, nil, fmt.Errorf("store %d, change %d: %w", n.store, from+1, err)
+			return head, nil, datastore.BrokenAt(from+1, fmt.Errorf("store %d, change %d: %w", n.store, from+1, err))
 		}
 		if e.Revision != from+1 {
-			return head, nil, fmt.Errorf("store %d: %w: change %d is missing", n.store, datastore.ErrCorrupt, from+1)
+			return head, nil, datastore.MissingChange(n.store, from+1)
 		}
 		from = e.Revision
 		size += len(v)
 		entries = append(entries, e)
 	}
 	if from < head.Revision && len(entries) < limit && size < pageBytes {
-		return head, nil, fmt.Errorf("store %d: %w: change %d is missing", n.store, datastore.ErrCorrupt, from+1)
+		return head, nil, datastore.MissingChange(n.store, from+1)
 	}
 	return head, entries, nil
 }
@@ -101,7 +101,7 @@ func (n line) entry(r datastore.Revision) (datastore.Entry, error) {
 	key := appendUint(nil, uint64(r))
 	v := n.bucket.Bucket(bucketHistory).Get(key)
 	if v == nil {
-		return datastore.Entry{}, fmt.Errorf("store %d: %w: change %d is missing", n.store, datastore.ErrCorrupt, r)
+		return datastore.Entry{}, datastore.MissingChange(n.store, r)
 	}
 	return parseEntry(key, v)
 }

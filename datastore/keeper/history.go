@@ -76,7 +76,7 @@ func (k *Keeper) Entries(ctx context.Context, id datastore.StoreID, from datasto
 				return
 			}
 			if len(entries) == 0 || entries[len(entries)-1].Revision >= next {
-				yield(datastore.Entry{}, missingChange(next))
+				yield(datastore.Entry{}, datastore.MissingChange(id, next))
 				return
 			}
 		}

@@ -289,7 +289,7 @@ func (v *verifier) compareIdentities(ctx context.Context, page []identityAt) err
 			default:
 				continue
 			}
-			return broken(p.at, datastore.With(fmt.Errorf("%w: the version of %s of revision %d %s", datastore.ErrCorrupt, p.put.Object, p.at, what), "object", p.put.Object.String()))
+			return datastore.BrokenAt(p.at, datastore.With(fmt.Errorf("%w: the version of %s of revision %d %s", datastore.ErrCorrupt, p.put.Object, p.at, what), "object", p.put.Object.String()))
 		}
 	}
 	return nil
@@ -307,7 +307,7 @@ func (v *verifier) countIdentities(ctx context.Context) error {
 		return err
 	}
 	if kept != v.identities {
-		return broken(v.Head.Revision, fmt.Errorf("%w: there are %d versions of users and groups, and the history wrote %d", datastore.ErrCorrupt, kept, v.identities))
+		return datastore.BrokenAt(v.Head.Revision, fmt.Errorf("%w: there are %d versions of users and groups, and the history wrote %d", datastore.ErrCorrupt, kept, v.identities))
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func changeAt(ctx context.Context, log datastore.Log, id datastore.StoreID, at d
 		return datastore.Change{}, err
 	}
 	if len(entries) == 0 || entries[0].Revision != at {
-		return datastore.Change{}, missingChange(at)
+		return datastore.Change{}, datastore.MissingChange(id, at)
 	}
 	return datastore.Open(entries[0])
 }
@@ -167,7 +167,7 @@ func (s *store) replay(ctx context.Context, head datastore.Head, r datastore.Rev
 		case now.Incarnation != head.Incarnation:
 			return nil, fmt.Errorf("store %d: %w", s.id, datastore.ErrForked)
 		case len(entries) == 0:
-			return nil, missingChange(st.head.Revision + 1)
+			return nil, datastore.MissingChange(s.id, st.head.Revision+1)
 		}
 		if st, err = s.replayed(st, entries); err != nil {
 			return nil, err
@@ -182,14 +182,14 @@ func (s *store) replay(ctx context.Context, head datastore.Head, r datastore.Rev
 func (s *store) replayed(st *state, entries []datastore.Entry) (*state, error) {
 	for _, e := range entries {
 		if e.Revision != st.head.Revision+1 {
-			return nil, missingChange(st.head.Revision + 1)
+			return nil, datastore.MissingChange(s.id, st.head.Revision+1)
 		}
 		if err := datastore.VerifyLink(st.head.Hash, e); err != nil {
-			return nil, broken(e.Revision, err)
+			return nil, datastore.BrokenAt(e.Revision, err)
 		}
 		c, err := datastore.Open(e)
 		if err != nil {
-			return nil, broken(e.Revision, err)
+			return nil, datastore.BrokenAt(e.Revision, err)
 		}
 		if err := st.apply(c); err != nil {
 			return nil, err

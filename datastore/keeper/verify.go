@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/schema"
@@ -94,27 +93,27 @@ func (v *verifier) history(ctx context.Context, each func(datastore.Change) erro
 		case head.Incarnation != v.Head.Incarnation:
 			return fmt.Errorf("store %d was made anew meanwhile: %w", v.store, datastore.ErrForked)
 		case len(entries) == 0:
-			return missingChange(at + 1)
+			return datastore.MissingChange(v.store, at+1)
 		}
 		for _, e := range entries {
 			if at == v.Head.Revision {
 				break // made meanwhile
 			}
 			if e.Revision != at+1 {
-				return missingChange(at + 1)
+				return datastore.MissingChange(v.store, at+1)
 			}
 			if err := datastore.VerifyLink(hash, e); err != nil {
-				return broken(e.Revision, err)
+				return datastore.BrokenAt(e.Revision, err)
 			}
 			c, err := datastore.Open(e)
 			if err != nil {
-				return broken(e.Revision, err)
+				return datastore.BrokenAt(e.Revision, err)
 			}
 			if c.RequestID != e.RequestID {
-				return broken(e.Revision, fmt.Errorf("%w: change %d is kept under the request id %q and says %q", datastore.ErrCorrupt, e.Revision, e.RequestID, c.RequestID))
+				return datastore.BrokenAt(e.Revision, fmt.Errorf("%w: change %d is kept under the request id %q and says %q", datastore.ErrCorrupt, e.Revision, e.RequestID, c.RequestID))
 			}
 			if e.Revision == v.Head.Revision && !c.Time.Equal(v.Head.Time) {
-				return broken(e.Revision, fmt.Errorf("%w: the head's time is %s, that of its change %s", datastore.ErrCorrupt, v.Head.Time, c.Time))
+				return datastore.BrokenAt(e.Revision, fmt.Errorf("%w: the head's time is %s, that of its change %s", datastore.ErrCorrupt, v.Head.Time, c.Time))
 			}
 			if err := each(c); err != nil {
 				return err
@@ -127,18 +126,9 @@ func (v *verifier) history(ctx context.Context, each func(datastore.Change) erro
 		size = nextPage(size, entries)
 	}
 	if hash != v.Head.Hash {
-		return broken(at, fmt.Errorf("%w: the head's hash is not that of change %d", datastore.ErrCorrupt, at))
+		return datastore.BrokenAt(at, fmt.Errorf("%w: the head's hash is not that of change %d", datastore.ErrCorrupt, at))
 	}
 	return nil
-}
-
-func missingChange(at datastore.Revision) error {
-	return broken(at, fmt.Errorf("%w: change %d is missing", datastore.ErrCorrupt, at))
-}
-
-// broken names the revision at which a chain is broken.
-func broken(at datastore.Revision, err error) error {
-	return datastore.With(err, "revision", strconv.FormatUint(uint64(at), 10))
 }
 
 // walk folds the history; the first walk also gathers names and schemas, and
@@ -177,7 +167,7 @@ func (v *verifier) compareSchema(ctx context.Context) error {
 		return err
 	}
 	differs := func(format string, args ...any) error {
-		return broken(v.Head.Revision, fmt.Errorf("%w: "+format, append([]any{datastore.ErrCorrupt}, args...)...))
+		return datastore.BrokenAt(v.Head.Revision, fmt.Errorf("%w: "+format, append([]any{datastore.ErrCorrupt}, args...)...))
 	}
 	switch {
 	case v.schema == nil && text == nil:
@@ -232,12 +222,12 @@ func (v *verifier) lateNames(ctx context.Context) (names []string, err error) {
 			return nil, err
 		}
 		if len(entries) == 0 {
-			return nil, missingChange(at + 1)
+			return nil, datastore.MissingChange(v.store, at+1)
 		}
 		for _, e := range entries {
 			c, err := datastore.Open(e)
 			if err != nil {
-				return nil, broken(e.Revision, err)
+				return nil, datastore.BrokenAt(e.Revision, err)
 			}
 			for _, o := range c.Operations {
 				if o.Kind == datastore.ApplySchema {
@@ -280,7 +270,7 @@ func (v *verifier) compareRows(ctx context.Context, f *fold) error {
 		return err
 	}
 	if d := f.found; d != nil {
-		return broken(v.Head.Revision, datastore.With(fmt.Errorf("%w: relationship %s %s", datastore.ErrCorrupt, d.key, d.what), "relationship", d.key.String()))
+		return datastore.BrokenAt(v.Head.Revision, datastore.With(fmt.Errorf("%w: relationship %s %s", datastore.ErrCorrupt, d.key, d.what), "relationship", d.key.String()))
 	}
 	rows, older := f.compared()
 	v.Rows, v.Older = v.Rows+rows, v.Older+older

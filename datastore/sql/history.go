@@ -52,7 +52,7 @@ type assembly struct {
 
 func (a *assembly) add(p part) error {
 	damaged := func() error {
-		return ours(fmt.Errorf("store %d: %w: change %d is not whole", a.store, datastore.ErrCorrupt, *p.revision))
+		return ours(datastore.BrokenAt(datastore.Revision(*p.revision), fmt.Errorf("store %d: %w: change %d is not whole", a.store, datastore.ErrCorrupt, *p.revision)))
 	}
 	a.bytes += len(p.payload) + len(p.header)
 	if *p.part == 0 {
@@ -91,7 +91,7 @@ func (a *assembly) cut() bool {
 func (a *assembly) follows(from datastore.Revision) error {
 	for _, e := range a.entries {
 		if from++; e.Revision != from {
-			return ours(fmt.Errorf("store %d: %w: change %d is missing", a.store, datastore.ErrCorrupt, from))
+			return ours(datastore.MissingChange(a.store, from))
 		}
 	}
 	return nil
@@ -188,7 +188,7 @@ func after(ctx context.Context, q querier, store datastore.StoreID, from datasto
 			return h, nil, err
 		}
 		if len(a.entries) == 0 {
-			return h, nil, ours(fmt.Errorf("store %d: %w: change %d is missing", store, datastore.ErrCorrupt, from+1))
+			return h, nil, ours(datastore.MissingChange(store, from+1))
 		}
 	}
 	return h, a.entries, a.follows(from)

@@ -84,3 +84,8 @@ func TestPagesOfTwoNodesOnCockroach(t *testing.T) {
 	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
 	target.RunPages(t)
 }
+
+func TestAWatcherIsKilledAndResumedOnCockroach(t *testing.T) {
+	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
+	target.RunWatch(t)
+}

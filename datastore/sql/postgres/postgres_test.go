@@ -77,3 +77,8 @@ func TestPagesOfTwoNodesOnPostgres(t *testing.T) {
 	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
 	target.RunPages(t)
 }
+
+func TestAWatcherIsKilledAndResumedOnPostgres(t *testing.T) {
+	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
+	target.RunWatch(t)
+}

@@ -1,6 +1,7 @@
 package sqltest
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -77,6 +78,31 @@ func hand(pool *pgxpool.Pool) datastoretest.Hand {
 				return exec(`DELETE FROM pemba_schema WHERE store = $1 AND revision = $2`, int64(store), int64(at))
 			}
 			return exec(`UPDATE pemba_schema SET text = $3, hash = $4 WHERE store = $1 AND revision = $2`, int64(store), int64(at), []byte(text.Text), text.Hash[:])
+		},
+		Change: func(store datastore.StoreID, at datastore.Revision, edit func(*datastore.Entry)) error {
+			if edit == nil {
+				return exec(`DELETE FROM pemba_change WHERE store = $1 AND revision = $2`, int64(store), int64(at))
+			}
+			var e datastore.Entry
+			var id, hash []byte
+			if err := pool.QueryRow(bg, `SELECT request_id, header, payload, hash FROM pemba_change WHERE store = $1 AND revision = $2`,
+				int64(store), int64(at)).Scan(&id, &e.Header, &e.Payload, &hash); err != nil {
+				return err
+			}
+			e.RequestID, e.Hash = string(id), datastore.Hash(hash)
+			edit(&e)
+			return exec(`UPDATE pemba_change SET request_id = $3, header = $4, payload = $5, hash = $6 WHERE store = $1 AND revision = $2`,
+				int64(store), int64(at), []byte(e.RequestID), e.Header, e.Payload, e.Hash[:])
+		},
+		Swap: func(store datastore.StoreID, a, b datastore.Revision) error {
+			const nowhere = 1 << 40
+			move := func(from, to int64) error {
+				return exec(`UPDATE pemba_change SET revision = $3 WHERE store = $1 AND revision = $2`, int64(store), from, to)
+			}
+			return errors.Join(move(int64(a), nowhere), move(int64(b), int64(a)), move(nowhere, int64(b)))
+		},
+		Head: func(store datastore.StoreID, h datastore.Head) error {
+			return exec(`UPDATE pemba_head SET revision = $2, hash = $3, time = $4 WHERE store = $1`, int64(store), int64(h.Revision), h.Hash[:], h.Time.UnixMicro())
 		},
 	}
 }

@@ -156,6 +156,7 @@ func (s *store) replay(ctx context.Context, head datastore.Head, r datastore.Rev
 	}
 	defer replays.end()
 	st := replays.from(s.id, head.Incarnation, r)
+	defer func() { replays.keep(st) }() // who gave up and asks again goes on from here
 	for size := firstPage; st.head.Revision < r; {
 		now, entries, err := s.log.After(ctx, s.id, st.head.Revision, min(size, int(r-st.head.Revision)))
 		switch {
@@ -169,12 +170,13 @@ func (s *store) replay(ctx context.Context, head datastore.Head, r datastore.Rev
 		case len(entries) == 0:
 			return nil, datastore.MissingChange(s.id, st.head.Revision+1)
 		}
-		if st, err = s.replayed(st, entries); err != nil {
+		next, err := s.replayed(st, entries)
+		if err != nil {
+			st = nil // it is halfway between two changes, or too large to keep
 			return nil, err
 		}
-		size = nextPage(size, entries)
+		st, size = next, nextPage(size, entries)
 	}
-	replays.keep(st)
 	return newResident(st, s.log), nil
 }
 

@@ -470,6 +470,8 @@ type Datastore interface {
 	// Oldest returns the oldest revision whose change is kept: 1 unless the history
 	// was trimmed.
 	Oldest(ctx context.Context, store StoreID) (Revision, error)
+	// Anchor returns what trimmed history left; zero if nothing was trimmed.
+	Anchor(ctx context.Context, store StoreID) (Anchor, error)
 	// HeadAt returns the head as it was at a revision, without its time.
 	// ErrAhead; ErrCompacted below the anchor of trimmed history.
 	HeadAt(ctx context.Context, store StoreID, at Revision) (Head, error)

@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -26,19 +24,19 @@ func (s *audits) GetPosition(ctx context.Context, r *pembav1.GetPositionRequest)
 	if err != nil {
 		return nil, err
 	}
-	oldest, err := s.ds.Oldest(ctx, st.ID)
+	anchor, err := s.ds.Anchor(ctx, st.ID)
 	if err != nil {
 		return nil, err
 	}
 	at := head
 	if r.Revision != nil && *r.Revision != uint64(head.Revision) {
-		if at, err = s.position(ctx, st.ID, head, datastore.Revision(*r.Revision)); err != nil {
+		if at, err = s.position(ctx, st.ID, head, anchor, datastore.Revision(*r.Revision)); err != nil {
 			return nil, err
 		}
 	}
 	out := &pembav1.GetPositionResponse{
 		Store: st.Name, StoreId: uint64(st.ID), Incarnation: at.Incarnation[:], Revision: uint64(at.Revision), Hash: at.Hash[:],
-		Head: uint64(head.Revision), Oldest: uint64(oldest),
+		Head: uint64(head.Revision), Oldest: uint64(anchor.Revision + 1),
 	}
 	if !at.Time.IsZero() && at.Revision > 0 {
 		out.Time = timestamppb.New(at.Time)
@@ -46,30 +44,22 @@ func (s *audits) GetPosition(ctx context.Context, r *pembav1.GetPositionRequest)
 	return out, nil
 }
 
-// position reads where a history stood at a revision: from the change itself, not
-// from what a node remembers of it.
-func (s *audits) position(ctx context.Context, store datastore.StoreID, head datastore.Head, at datastore.Revision) (datastore.Head, error) {
-	if at > head.Revision {
-		return head, datastore.Ahead(at, head.Revision)
-	}
-	head.Revision, head.Hash = at, datastore.Hash{}
-	if at == 0 {
-		return head, nil
+// position reads where a history stood at a revision: from the change itself, or
+// the anchor, not from what a node remembers of them.
+func (s *audits) position(ctx context.Context, store datastore.StoreID, head datastore.Head, anchor datastore.Anchor, at datastore.Revision) (datastore.Head, error) {
+	out := datastore.Head{Incarnation: head.Incarnation, Revision: at, Hash: anchor.Hash}
+	if at == anchor.Revision { // or before the first change
+		return out, nil
 	}
 	for e, err := range s.ds.Entries(ctx, store, at) {
-		if errors.Is(err, datastore.ErrCompacted) {
-			at, failed := s.ds.HeadAt(ctx, store, at) // the anchor has a hash, and no time
-			at.Time = time.Time{}
-			return at, failed
-		}
 		if err != nil {
-			return head, err
+			return out, err
 		}
 		c, err := datastore.Open(e)
-		head.Hash, head.Time = e.Hash, c.Time
-		return head, err
+		out.Hash, out.Time = e.Hash, c.Time
+		return out, err
 	}
-	return head, datastore.Ahead(at, head.Revision)
+	return out, datastore.Ahead(at, head.Revision)
 }
 
 func (s *audits) ReportAccess(r *pembav1.ReportAccessRequest, out grpc.ServerStreamingServer[pembav1.ReportAccessResponse]) error {

@@ -302,6 +302,7 @@ func TestThePastThatCannotBeToldIsRefused(t *testing.T) {
 	}
 	w, at := filled(keeper.Options{HistoryRetention: 90 * time.Minute})
 	expect(t, "a history that was trimmed", check(w, at), codes.OutOfRange, "COMPACTED")
+	w.followsItsAnchor(t)
 	w, at = filled(keeper.Options{ReplayMemory: 64})
 	expect(t, "a store too large", check(w, at), codes.ResourceExhausted, "LIMIT_EXCEEDED")
 	expect(t, "the future", check(w, time.Now().Add(time.Hour)), codes.InvalidArgument, "INVALID_FIELD")
@@ -310,4 +311,34 @@ func TestThePastThatCannotBeToldIsRefused(t *testing.T) {
 		_, err = list.Recv()
 	}
 	expect(t, "a list of relationships", err, codes.InvalidArgument, "INVALID_FIELD")
+}
+
+// followsItsAnchor verifies a trimmed history from the hash that is left of what
+// was cut off.
+func (w *pastWorld) followsItsAnchor(t *testing.T) {
+	audits := pembav1.NewAuditServiceClient(w.conn)
+	now, err := audits.GetPosition(t.Context(), &pembav1.GetPositionRequest{})
+	if err != nil || now.Oldest < 3 {
+		t.Fatalf("nothing was trimmed: %v, %v", now, err)
+	}
+	before := now.Oldest - 1
+	anchor, err := audits.GetPosition(t.Context(), &pembav1.GetPositionRequest{Revision: &before})
+	if err != nil || anchor.Time != nil || anchor.Revision != before {
+		t.Fatalf("the anchor: %v, %v", anchor, err)
+	}
+	chain, err := datastore.NewChain(2, datastore.Head{Incarnation: datastore.Incarnation(anchor.Incarnation), Revision: datastore.Revision(before), Hash: datastore.Hash(anchor.Hash)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range w.history(t, &pembav1.ReadHistoryRequest{Sealed: true}) {
+		if _, err := chain.Next(datastore.Entry{Revision: datastore.Revision(c.Revision), Header: c.Sealed.Header, Payload: c.Sealed.Payload, Hash: datastore.Hash(c.Hash)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if uint64(chain.At.Revision) != now.Head || chain.At.Hash != datastore.Hash(now.Hash) {
+		t.Errorf("the chain ends at %+v, the head is %v", chain.At, now)
+	}
+	before--
+	_, err = audits.GetPosition(t.Context(), &pembav1.GetPositionRequest{Revision: &before})
+	expect(t, "a position before the anchor", err, codes.OutOfRange, "COMPACTED")
 }

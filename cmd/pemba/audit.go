@@ -36,18 +36,21 @@ func (c *connection) position(ctx context.Context, at *uint64) (*pb.GetPositionR
 }
 
 func (a *app) historyCheckpointCommand() *cobra.Command {
-	var key, out string
+	var key, out, after string
 	cmd := &cobra.Command{
 		Use:   "checkpoint",
 		Short: "Sign where a store's history stands, for an auditor to keep",
 		Long: `Sign where a store's history stands: its store, line, revision, hash and time, with
 an Ed25519 key that the server never sees. Whoever keeps the checkpoint can tell
-later, with "pemba history verify", whether the history was cut or rewritten.
+later, with "pemba history verify", whether the history was cut or rewritten. With
+--after, the last checkpoint, signed with the same key, the history is verified
+from it on before the next one is signed.
 
   openssl genpkey -algorithm ed25519 -out audit.key
   openssl pkey -in audit.key -pubout -out audit.pub`,
-		Example: `  pemba history checkpoint --key audit.key --out 2026-01-31.checkpoint`,
-		Args:    takes(),
+		Example: `  pemba history checkpoint --key audit.key --out 2026-01-31.checkpoint
+  pemba history checkpoint --key audit.key --after 2026-01-31.checkpoint --out 2026-02-01.checkpoint`,
+		Args: takes(),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, _ []string) error {
 		secret, err := readPrivateKey(key)
@@ -57,6 +60,11 @@ later, with "pemba history verify", whether the history was cut or rewritten.
 		p, head, err := c.position(ctx, nil)
 		if err != nil {
 			return err
+		}
+		if after != "" {
+			if head, err = a.verifySince(ctx, c, after, secret.Public().(ed25519.PublicKey)); err != nil {
+				return err
+			}
 		}
 		if head.Revision == 0 {
 			return fmt.Errorf("the history of store %s is empty: there is nothing to sign", p.Store)
@@ -74,6 +82,7 @@ later, with "pemba history verify", whether the history was cut or rewritten.
 		return nil
 	})
 	cmd.Flags().StringVar(&key, "key", "", "the file with the operator's Ed25519 key, in PEM (PKCS #8)")
+	cmd.Flags().StringVar(&after, "after", "", "the last checkpoint: what follows it is verified first")
 	cmd.Flags().StringVar(&out, "out", "", "the file to write; absent, standard output")
 	cobra.CheckErr(cmd.MarkFlagRequired("key"))
 	return a.remote(cmd, true, false)
@@ -130,6 +139,11 @@ func (a *app) readCheckpoint(path, key string) (*datastore.Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	return a.openCheckpoint(path, public)
+}
+
+// openCheckpoint reads a checkpoint that must be signed with a key.
+func (a *app) openCheckpoint(path string, public ed25519.PublicKey) (*datastore.Checkpoint, error) {
 	in, err := a.open(path)
 	if err != nil {
 		return nil, err
@@ -217,6 +231,29 @@ func (a *app) printVerified(of string, oldest datastore.Revision, chain *datasto
 	return nil
 }
 
+// verifySince verifies the history that follows a checkpoint, and returns where it
+// ends.
+func (a *app) verifySince(ctx context.Context, c *connection, path string, public ed25519.PublicKey) (datastore.Head, error) {
+	point, err := a.openCheckpoint(path, public)
+	if err != nil {
+		return datastore.Head{}, err
+	}
+	now, head, err := c.position(ctx, nil)
+	if err == nil && head.Revision < point.Head.Revision {
+		chain := datastore.Chain{At: head, Checkpoint: point}
+		err = chain.End()
+	}
+	if err != nil {
+		return datastore.Head{}, err
+	}
+	// The change of the checkpoint comes along, unless it was trimmed.
+	chain, err := a.verifyFrom(ctx, c, max(now.Oldest, uint64(point.Head.Revision)), point)
+	if err != nil {
+		return datastore.Head{}, err
+	}
+	return chain.At, nil
+}
+
 // verifyChain verifies the history that a server sends, from the oldest change it
 // keeps to its head.
 func (a *app) verifyChain(ctx context.Context, c *connection, point *datastore.Checkpoint) (*datastore.Chain, datastore.Revision, error) {
@@ -224,25 +261,30 @@ func (a *app) verifyChain(ctx context.Context, c *connection, point *datastore.C
 	if err != nil {
 		return nil, 0, err
 	}
-	before := now.Oldest - 1
+	chain, err := a.verifyFrom(ctx, c, now.Oldest, point)
+	return chain, datastore.Revision(now.Oldest), err
+}
+
+func (a *app) verifyFrom(ctx context.Context, c *connection, from uint64, point *datastore.Checkpoint) (*datastore.Chain, error) {
+	before := from - 1
 	p, start, err := c.position(ctx, &before)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	chain, err := datastore.NewChain(datastore.StoreID(p.StoreId), start, point)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	progress := a.progress()
 	defer progress.done()
-	err = a.sealed(ctx, c, &pb.ReadHistoryRequest{Store: c.store, FromRevision: now.Oldest, Sealed: true}, func(change *pb.Change) error {
+	err = a.sealed(ctx, c, &pb.ReadHistoryRequest{Store: c.store, FromRevision: from, Sealed: true}, func(change *pb.Change) error {
 		progress.at(change.Revision, "revision")
 		return verifyChange(chain, datastore.StoreID(p.StoreId), change)
 	})
 	if err == nil {
 		err = chain.End()
 	}
-	return chain, datastore.Revision(now.Oldest), err
+	return chain, err
 }
 
 // sealed reads changes with their bytes, all that were asked for.

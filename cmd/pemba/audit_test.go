@@ -105,6 +105,10 @@ func TestACheckpointAgreesWithTheHistoryThatGoesOn(t *testing.T) {
 			t.Errorf("verified %v: %s", args, out)
 		}
 	}
+	a.run("history", "checkpoint", "--key", a.path("audit.key"), "--after", a.path("point"), "--out", a.path("next"))
+	if printed := a.run("history", "checkpoint", "--key", a.path("audit.key"), "--after", a.path("next")); printed != string(a.read("next")) || printed == string(a.read("point")) {
+		t.Errorf("the next one is %s, then %s", a.read("next"), printed)
+	}
 	if printed := a.run("history", "export"); printed != string(a.read("history")) {
 		t.Error("an export differs from the one before")
 	}
@@ -125,7 +129,7 @@ func TestACheckpointFindsAnotherKeyStoreLineOrAnEndThatIsGone(t *testing.T) {
 	verify := func(point, key string, more ...string) []string {
 		return append([]string{"history", "verify", "--checkpoint", a.path(point), "--public-key", a.path(key)}, more...)
 	}
-	sign := func(name string, change func(*datastore.Checkpoint)) {
+	forge := func(name string, change func(*datastore.Checkpoint)) {
 		c, err := datastore.ParseCheckpoint(a.read("point"))
 		if err != nil {
 			t.Fatal(err)
@@ -141,9 +145,9 @@ func TestACheckpointFindsAnotherKeyStoreLineOrAnEndThatIsGone(t *testing.T) {
 	a.run("history", "checkpoint", "--key", a.path("audit.key"), "--out", a.path("point"))
 	a.run("history", "export", a.path("history"))
 	a.run("store", "create", "other")
-	sign("later", func(c *datastore.Checkpoint) { c.Head.Revision++ })
-	sign("rewritten", func(c *datastore.Checkpoint) { c.Head.Hash[3] ^= 1 })
-	sign("anew", func(c *datastore.Checkpoint) { c.Head.Incarnation[3] ^= 1 })
+	forge("later", func(c *datastore.Checkpoint) { c.Head.Revision++ })
+	forge("rewritten", func(c *datastore.Checkpoint) { c.Head.Hash[3] ^= 1 })
+	forge("anew", func(c *datastore.Checkpoint) { c.Head.Incarnation[3] ^= 1 })
 	a.write("torn", a.read("point")[:100])
 	a.fails("another key", "its signature is not of the key", verify("point", "eve.pub")...)
 	a.fails("another store", "is not the one of the checkpoint", verify("point", "audit.pub", "--store", "other")...)
@@ -153,6 +157,15 @@ func TestACheckpointFindsAnotherKeyStoreLineOrAnEndThatIsGone(t *testing.T) {
 		a.fails("another line", "restored, or made anew", verify("anew", "audit.pub", of...)...)
 		a.fails("half a checkpoint", "not a valid checkpoint", verify("torn", "audit.pub", of...)...)
 	}
+	sign := func(after, want string) {
+		a.fails("a checkpoint after "+after, want, "history", "checkpoint", "--key", a.path("audit.key"), "--after", a.path(after), "--out", a.path("none"))
+		if _, err := os.Stat(a.path("none")); err == nil {
+			t.Errorf("a checkpoint after %s was signed", after)
+		}
+	}
+	sign("later", "ends before its checkpoint")
+	sign("rewritten", "was rewritten")
+	sign("anew", "restored, or made anew")
 	a.fails("a private key for a public one", "holds no PUBLIC KEY", verify("point", "audit.key")...)
 	a.fails("a public key for a private one", "holds no PRIVATE KEY", "history", "checkpoint", "--key", a.path("audit.pub"))
 	a.fails("an empty store", "there is nothing to sign", "history", "checkpoint", "--key", a.path("audit.key"), "--store", "other")

@@ -93,6 +93,7 @@ type operationJSON struct {
 	Role         string `json:"role,omitempty"`
 	Identity     string `json:"identity,omitempty"`
 	State        string `json:"state,omitempty"`
+	StateBefore  string `json:"state_before,omitempty"`
 }
 
 // metadataText is what a caller attached to a change, as JSON.
@@ -131,7 +132,7 @@ func changeDocument(c *pb.Change) changeJSON {
 			e.Token, e.Role, e.Store = t.Name, roleText(t.Role), t.Store
 		}
 		if i := o.Identity; i != nil {
-			e.Identity, e.State = objectFromWire(i.Object).String(), stateText(i.After)
+			e.Identity, e.State, e.StateBefore = objectFromWire(i.Object).String(), stateText(i.After), stateText(i.Before)
 		}
 		j.Operations = append(j.Operations, e)
 	}
@@ -184,6 +185,10 @@ func operationText(o *pb.Operation) (mark string, paint colour, text string) {
 		return "-", red, "attributes of " + objectFromWire(o.Identity.GetObject()).String()
 	case o.Identity != nil && o.Identity.After == pb.IdentityState_IDENTITY_STATE_REMOVED:
 		return "-", red, "identity " + objectFromWire(o.Identity.Object).String()
+	case o.Identity != nil && o.Identity.Before != o.Identity.After && o.Identity.Before != pb.IdentityState_IDENTITY_STATE_UNSPECIFIED:
+		return "~", yellow, "identity " + objectFromWire(o.Identity.Object).String() + ", " + stateText(o.Identity.After) + "  (was " + stateText(o.Identity.Before) + ")"
+	case o.Identity != nil && o.Identity.Before == o.Identity.After:
+		return "~", yellow, "identity " + objectFromWire(o.Identity.Object).String() + ", " + stateText(o.Identity.After)
 	case o.Identity != nil:
 		return "+", green, "identity " + objectFromWire(o.Identity.Object).String() + ", " + stateText(o.Identity.After)
 	case o.Kind == pb.OperationKind_OPERATION_KIND_EXPIRE:

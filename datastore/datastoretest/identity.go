@@ -186,6 +186,18 @@ func identityAndAccessAgree(t *testing.T, log datastore.Log) {
 				m.agree(t, s)
 			}
 		}
+		beyondTheWindow(t, log, store)
+		past(t, k, store, nil, m.zookies, func(t *rapid.T, s datastore.Snapshot) {
+			withheld, err := s.Withheld(bg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range allUsers {
+				if p := m.states[s.Head().Revision]; withheld.Has(o) != p.withheld(o) {
+					t.Fatalf("revision %d: that %s is denied everything is %t", s.Head().Revision, o, withheld.Has(o))
+				}
+			}
+		})
 	})
 }
 

@@ -386,6 +386,10 @@ func readsTheSameInEveryWay(t *testing.T, log datastore.Log, cache datastore.Row
 				checkReads(t, s, m.states[revision])
 			}
 		}
+		compare := func(t *rapid.T, s datastore.Snapshot) { checkReads(t, s, m.states[s.Head().Revision]) }
+		past(t, k, store, m.times, m.zookies, compare)
+		beyondTheWindow(t, log, store)
+		past(t, k, store, m.times, m.zookies, compare)
 	})
 }
 

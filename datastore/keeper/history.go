@@ -94,12 +94,17 @@ func (k *Keeper) Head(ctx context.Context, id datastore.StoreID) (head datastore
 
 // Oldest implements [datastore.Datastore].
 func (k *Keeper) Oldest(ctx context.Context, id datastore.StoreID) (datastore.Revision, error) {
-	var anchor datastore.Anchor
-	err := k.settled(ctx, id, func() (err error) {
+	anchor, err := k.Anchor(ctx, id)
+	return anchor.Revision + 1, err
+}
+
+// Anchor implements [datastore.Datastore].
+func (k *Keeper) Anchor(ctx context.Context, id datastore.StoreID) (anchor datastore.Anchor, err error) {
+	err = k.settled(ctx, id, func() (err error) {
 		anchor, err = k.log.Anchor(ctx, id)
 		return err
 	})
-	return anchor.Revision + 1, err
+	return anchor, err
 }
 
 // HeadAt implements [datastore.Datastore].

@@ -83,6 +83,8 @@ var methods = map[string][]pembav1.Role{
 	"/pemba.v1.TokenService/ListTokens":    {auditor},
 	"/pemba.v1.TokenService/RevokeToken":   {admin},
 
+	scimMethod: {provisioner},
+
 	"/authzed.api.v1.PermissionsService/CheckPermission":         askers,
 	"/authzed.api.v1.PermissionsService/CheckBulkPermissions":    askers,
 	"/authzed.api.v1.PermissionsService/LookupResources":         askers,

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,6 +30,8 @@ type serving struct {
 	keeper           keeper.Options
 	dispatch         dispatch.Options
 	metricsAddr      string
+	httpAddr         string
+	httpURL          string
 	cluster          cluster
 	limits           server.Limits
 	log              *slog.Logger
@@ -73,6 +76,10 @@ whoever reaches it may do everything.`,
 	s.cluster.add(f)
 	f.StringVar(&s.metricsAddr, "metrics-addr", "", "where Prometheus metrics are served, over HTTP at /metrics; empty: nowhere")
 	withEnv(f, "metrics-addr", "PEMBA_METRICS_ADDR")
+	f.StringVar(&s.httpAddr, "http-addr", "", "where SCIM 2.0 is served, over HTTP at /scim/v2 and /stores/STORE/scim/v2; empty: nowhere")
+	withEnv(f, "http-addr", "PEMBA_HTTP_ADDR")
+	f.StringVar(&s.httpURL, "http-url", "", "the URL at which clients reach --http-addr, such as https://pemba.example, for the links in answers; empty: http and the host that they name")
+	withEnv(f, "http-url", "PEMBA_HTTP_URL")
 	f.StringVar(&s.addr, "grpc-addr", "127.0.0.1:50051", "where gRPC listens")
 	withEnv(f, "grpc-addr", "PEMBA_GRPC_ADDR")
 	f.StringVar(&s.token, "token", "", "an admin token for every store, any text; pemba token create makes others")
@@ -105,17 +112,27 @@ func (a *app) serve(ctx context.Context, s serving) error {
 	if s.dispatch.Bytes == 0 {
 		s.dispatch.Bytes = -1 // who says so wants nothing remembered
 	}
-	if token == "" && !loopback(s.addr) {
-		return usagef("without a token the server listens on loopback only, and %s is not; give --token, PEMBA_TOKEN or a file, or listen on 127.0.0.1", s.addr)
+	if err := s.checkHTTP(); err != nil {
+		return err
 	}
-	if !loopback(s.addr) {
-		s.log.Warn("tokens and answers cross the network in plain text; put a TLS proxy in front, or listen on loopback", "address", s.addr)
+	for _, addr := range []string{s.addr, s.httpAddr} {
+		if addr == "" || loopback(addr) {
+			continue
+		}
+		if token == "" {
+			return usagef("without a token the server listens on loopback only, and %s is not; give --token, PEMBA_TOKEN or a file, or listen on 127.0.0.1", addr)
+		}
+		s.log.Warn("tokens and answers cross the network in plain text; put a TLS proxy in front, or listen on loopback", "address", addr)
 	}
 	node, err := start(ctx, s, token)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "pemba: serving gRPC on %s, datastore %s\n", node.addr, &s.place)
+	also := ""
+	if node.web != nil {
+		also = ", HTTP on " + node.web.addr
+	}
+	fmt.Fprintf(a.out, "pemba: serving gRPC on %s%s, datastore %s\n", node.addr, also, &s.place)
 	return node.until(ctx)
 }
 
@@ -156,6 +173,7 @@ type node struct {
 	cache    *dispatch.Cache
 	meeting  *meeting // nil: no cluster
 	observed *observed
+	web      *web // nil: no HTTP
 	log      *slog.Logger
 	ended    chan error
 	failed   chan error // the datastore can no longer be served from
@@ -193,8 +211,14 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 		return nil, errors.Join(fmt.Errorf("listen for gRPC on %s: %w; stop what listens there, or choose another --grpc-addr", s.addr, err), n.keeper.Close())
 	}
 	n.addr = lis.Addr().String()
+	if n.web, err = listenHTTP(&s, n.server); err != nil {
+		lis.Close()
+		n.leave()
+		return nil, errors.Join(err, n.keeper.Close())
+	}
 	n.meeting.serve()
 	n.observed.serve(n.keeper, n.cache, n.log)
+	n.web.serve(n.failed)
 	go func() { n.ended <- n.server.Serve(lis) }()
 	return n, nil
 }
@@ -205,6 +229,7 @@ func (n *node) until(ctx context.Context) error {
 	var err error
 	select {
 	case err = <-n.ended:
+		n.drain(ctx)
 	case failure := <-n.failed:
 		n.drain(ctx)
 		err = errors.Join(failure, <-n.ended)
@@ -226,5 +251,8 @@ func (n *node) drain(ctx context.Context) {
 	n.log.Info("draining", "limit", drainTime)
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
+	var both sync.WaitGroup
+	both.Go(func() { n.web.drain(limit) })
 	n.server.GracefulStop(limit)
+	both.Wait()
 }

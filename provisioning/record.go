@@ -1,0 +1,139 @@
+package provisioning
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/provisioning/scim"
+	"github.com/pembadb/pemba/tuple"
+)
+
+// The types and the relation that stand for users, groups and membership in a
+// store's schema.
+const (
+	UserType       = "user"
+	GroupType      = "group"
+	MemberRelation = "member"
+)
+
+func typeOf(k scim.Kind) string {
+	if k == scim.Group {
+		return GroupType
+	}
+	return UserType
+}
+
+func kindOf(k scim.Kind) datastore.IdentityKind {
+	if k == scim.Group {
+		return datastore.Group
+	}
+	return datastore.User
+}
+
+func objectOf(k scim.Kind, id string) tuple.Object { return tuple.Object{Type: typeOf(k), ID: id} }
+
+// subjectOf is a member as the subject of its membership.
+func subjectOf(k scim.Kind, id string) tuple.Subject {
+	s := tuple.Subject{Object: objectOf(k, id)}
+	if k == scim.Group {
+		s.Relation = MemberRelation
+	}
+	return s
+}
+
+// memberOf is the member that a subject stands for; false for subjects that are
+// none, such as everybody.
+func memberOf(s tuple.Subject) (scim.Member, bool) {
+	for _, k := range []scim.Kind{scim.User, scim.Group} {
+		if s == subjectOf(k, s.Object.ID) && s.Object.ID != tuple.Wildcard {
+			return scim.Member{ID: s.Object.ID, Kind: k}, true
+		}
+	}
+	return scim.Member{}, false
+}
+
+// live reports whether an identity is a resource of a kind that is not removed.
+func live(i *datastore.Identity, k scim.Kind) bool {
+	return i.Kind == kindOf(k) && (i.State == datastore.Active || i.State == datastore.Suspended)
+}
+
+func versionOf(r datastore.Revision) string { return strconv.FormatUint(uint64(r), 10) }
+
+// resource is an identity as SCIM has it.
+func resource(i *datastore.Identity, k scim.Kind) (*scim.Resource, error) {
+	r := &scim.Resource{Kind: k, ID: i.Object.ID, Version: versionOf(i.Revision), Attributes: scim.Object{}}
+	if i.Attributes != "" {
+		if err := json.Unmarshal([]byte(i.Attributes), &r.Attributes); err != nil {
+			return nil, fmt.Errorf("%w: the attributes of %s: %w", datastore.ErrCorrupt, i.Object, err)
+		}
+	}
+	meta, _ := r.Attributes["meta"].(scim.Object)
+	delete(r.Attributes, "meta")
+	r.Created, r.Modified = timeOf(meta["created"]), timeOf(meta["lastModified"])
+	if k == scim.User {
+		r.Attributes["active"] = i.State == datastore.Active
+	}
+	return r, nil
+}
+
+func timeOf(v any) time.Time {
+	s, _ := v.(string)
+	t, _ := time.Parse(time.RFC3339Nano, s)
+	return t
+}
+
+// identity is a resource as the history has it, without the revision that it must
+// replace.
+func identity(r *scim.Resource) (datastore.IdentityUpdate, error) {
+	u := datastore.IdentityUpdate{Object: objectOf(r.Kind, r.ID), Kind: kindOf(r.Kind), State: datastore.Active}
+	kept := scim.Object{"meta": scim.Object{"created": r.Created.Format(time.RFC3339Nano), "lastModified": r.Modified.Format(time.RFC3339Nano)}}
+	for name, v := range r.Attributes {
+		if name != "active" {
+			kept[name] = v
+		}
+	}
+	if r.Attributes["active"] == false {
+		u.State = datastore.Suspended
+	}
+	text, err := json.Marshal(kept)
+	if err != nil {
+		return u, err
+	}
+	if u.Attributes, err = tuple.CanonicalJSON(string(text)); err != nil {
+		return u, err
+	}
+	for _, name := range keysOf(r.Kind) {
+		if v, _ := r.Attributes[name].(string); v != "" {
+			u.Keys = append(u.Keys, key(name, v))
+		}
+	}
+	return u, nil
+}
+
+func keysOf(k scim.Kind) []string {
+	if k == scim.Group {
+		return []string{"displayName", "externalId"}
+	}
+	return []string{"userName", "externalId"}
+}
+
+// key is what an identity is found by. externalId is compared exactly, other texts
+// without regard to case (RFC 7643 §3.1, §4.1.1, §4.2).
+func key(name, value string) datastore.IdentityKey {
+	if name != "externalId" {
+		value = scim.Fold(value)
+	}
+	return datastore.IdentityKey{Name: name, Value: value, Unique: name != "displayName"}
+}
+
+// newID draws a random UUID (RFC 9562 §5.4).
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

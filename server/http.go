@@ -1,0 +1,160 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/pembadb/pemba/dispatch"
+	"github.com/pembadb/pemba/provisioning"
+	"github.com/pembadb/pemba/provisioning/scim"
+)
+
+// HTTP is the listener for what speaks HTTP: SCIM 2.0 at /scim/v2 for the store
+// default, and at /stores/{store}/scim/v2 for any.
+type HTTP struct {
+	server *http.Server
+	cancel context.CancelFunc // ends what is under way
+	// underWay is held for reading by every request, and for writing for ever once
+	// the listener has stopped.
+	underWay sync.RWMutex
+	stopped  sync.Once
+}
+
+// scimMethod is what the table of roles calls SCIM.
+const scimMethod = "/scim"
+
+// maxHeaders bounds the headers of a request in bytes; idleTime how long a
+// connection waits for the next one.
+const (
+	maxHeaders = 16 << 10
+	idleTime   = 2 * time.Minute
+)
+
+// HTTP makes the listener. external is the URL at which clients reach it, such as
+// https://pemba.example, which answers refer to; empty: as their requests say.
+func (s *Server) HTTP(external string) *HTTP {
+	ctx, cancel := context.WithCancel(context.Background())
+	handler := scim.New(scim.Config{
+		Open:          s.scimSession(strings.TrimSuffix(external, "/"), provisioning.NewCounts()),
+		MaxBody:       int64(s.limits.RequestBytes),
+		MaxInflight:   int64(s.limits.InflightBytes),
+		Documentation: "https://github.com/pembadb/pemba/blob/main/docs/scim.md",
+		Logger:        s.log,
+	})
+	h := &HTTP{cancel: cancel}
+	h.server = &http.Server{
+		Handler:           h.timed(handler, s.limits.CallTime),
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       s.limits.CallTime,
+		WriteTimeout:      2 * s.limits.CallTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    maxHeaders,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	return h
+}
+
+// timed ends requests that take longer than a call may.
+func (h *HTTP) timed(next http.Handler, limit time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !h.underWay.TryRLock() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		defer h.underWay.RUnlock()
+		ctx, cancel := context.WithTimeout(dispatch.WithRequest(r.Context()), limit)
+		defer cancel()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// Serve answers on lis until GracefulStop; it returns nil then.
+func (h *HTTP) Serve(lis net.Listener) error {
+	if err := h.server.Serve(lis); err != http.ErrServerClosed {
+		return err
+	}
+	return nil
+}
+
+// GracefulStop lets requests under way finish, and when ctx ends first cuts off
+// what is left. When it returns, none is under way.
+func (h *HTTP) GracefulStop(ctx context.Context) {
+	if h.server.Shutdown(ctx) != nil {
+		h.cancel()
+		h.server.Close()
+	}
+	h.cancel()
+	h.stopped.Do(h.underWay.Lock) // requests that were cut off end soon: their context has
+}
+
+// scimSession finds out who sends a SCIM request and which store it is about.
+func (s *Server) scimSession(external string, counts *provisioning.Counts) func(*http.Request) (*scim.Session, error) {
+	return func(r *http.Request) (*scim.Session, error) {
+		store, prefix, rest, ok := scimPath(r.URL.EscapedPath())
+		if !ok {
+			return nil, &scim.Error{Status: http.StatusNotFound, Detail: "there is nothing here; SCIM is at /scim/v2 and /stores/STORE/scim/v2"}
+		}
+		c, err := s.authenticate(r.Context(), scimMethod, r.Header.Values("Authorization"))
+		if err != nil {
+			return nil, scimError(err)
+		}
+		ctx := context.WithValue(r.Context(), callerKey{}, c)
+		st, err := s.store(ctx, store)
+		if err != nil {
+			return nil, scimError(s.status(ctx, scimMethod, err))
+		}
+		base := external
+		if base == "" {
+			base = "http://" + r.Host
+		}
+		return &scim.Session{
+			Directory: &provisioning.Directory{Datastore: s.ds, Store: st.ID, Actor: c.name, Counts: counts},
+			Base:      base + prefix, Path: rest, Scope: st.Name,
+		}, nil
+	}
+}
+
+// scimPath splits the path of a request: the store, which is empty for the
+// default, what comes before the endpoint, and the rest.
+func scimPath(path string) (store, prefix, rest string, ok bool) {
+	const base = "/scim/v2"
+	if after, found := strings.CutPrefix(path, "/stores/"); found {
+		name, _, _ := strings.Cut(after, "/")
+		prefix = "/stores/" + name
+		var err error
+		if store, err = url.PathUnescape(name); err != nil || store == "" {
+			return "", "", "", false
+		}
+	}
+	rest, ok = strings.CutPrefix(path, prefix+base)
+	return store, prefix + base, rest, ok && (rest == "" || rest[0] == '/')
+}
+
+// scimError is an error of a call as SCIM tells it (RFC 7644 §3.12).
+func scimError(err error) error {
+	st := status.Convert(err)
+	e := &scim.Error{Status: http.StatusInternalServerError, Detail: st.Message()}
+	switch st.Code() {
+	case codes.Unauthenticated:
+		e.Status = http.StatusUnauthorized
+	case codes.PermissionDenied:
+		e.Status = http.StatusForbidden
+	case codes.NotFound, codes.InvalidArgument: // of a store's name
+		e.Status = http.StatusNotFound
+	case codes.Unavailable, codes.ResourceExhausted, codes.DeadlineExceeded, codes.Canceled:
+		e.Status = http.StatusServiceUnavailable
+	default:
+		return err
+	}
+	return e
+}

@@ -292,6 +292,9 @@ func id(result string) string { id, _, _ := strings.Cut(result, " "); return id 
 func (p *pages) together(l list, limit uint32) (got []string, zookie string, err error) {
 	at, cursor := &pemba.Consistency{Requirement: &pemba.Consistency_FullyConsistent{FullyConsistent: true}}, ""
 	for {
+		if len(got) > 2*len(l.candidates()) {
+			return nil, "", fmt.Errorf("the pages do not end: %q", got)
+		}
 		a, err := l.page(p.either(), at, limit, cursor)
 		if err != nil {
 			return nil, "", err

@@ -13,20 +13,23 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/file"
 	"github.com/pembadb/pemba/datastore/keeper"
 	"github.com/pembadb/pemba/datastore/memory"
+	"github.com/pembadb/pemba/datastore/sql"
+	"github.com/pembadb/pemba/datastore/sql/cockroach"
+	"github.com/pembadb/pemba/datastore/sql/postgres"
+	"github.com/pembadb/pemba/datastore/sql/sqltest"
 	"github.com/pembadb/pemba/graph"
 	"github.com/pembadb/pemba/provisioning"
 	"github.com/pembadb/pemba/provisioning/scim"
 	"github.com/pembadb/pemba/tuple"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { sqltest.Main(m) }
 
 const testSchema = `
 definition user {}
@@ -152,20 +155,46 @@ func TestDirectoryAgreesWithANaiveOne(t *testing.T) {
 			}
 			return log
 		},
+		"PostgreSQL": func(t *testing.T) datastore.Log {
+			return openSQL(t, postgres.Dialect, sqltest.Postgres(t), postgres.Open)
+		},
+		"CockroachDB": func(t *testing.T) datastore.Log {
+			return openSQL(t, cockroach.Dialect, sqltest.Cockroach(t), cockroach.Open)
+		},
 	} {
 		for _, most := range []int{0, 1} {
+			if name == "PostgreSQL" && most == 0 || name == "CockroachDB" && most == 1 {
+				continue // each is slow, and both ways to read are tried on the others
+			}
 			t.Run(fmt.Sprintf("%s, at most %d in memory", name, most), func(t *testing.T) {
 				d := open(t, log(t), keeper.Options{ResidentMaxRelationships: most, DirectWidth: 8})
 				p := &people{map[scim.Kind]map[string]scim.Object{scim.User: {}, scim.Group: {}}, map[string]map[scim.Member]bool{}, map[string]string{}}
 				rapid.Check(t, func(t *rapid.T) {
-					for range 3 {
-						p.step(t, d)
+					rounds := 1
+					if !strings.HasSuffix(name, "SQL") && !strings.HasSuffix(name, "DB") {
+						rounds = 10 // no read is a round trip
+					}
+					for range rounds {
+						for range 4 {
+							p.step(t, d)
+						}
 						p.compare(t, d)
 					}
 				})
 			})
 		}
 	}
+}
+
+func openSQL(t *testing.T, d *sql.Dialect, uri string, open func(context.Context, string, sql.Options) (*sql.Log, error)) datastore.Log {
+	if err := sql.Migrate(t.Context(), d, uri, sql.Options{}, 0, func(sql.Step) {}); err != nil {
+		t.Fatal(err)
+	}
+	log, err := open(context.Background(), uri, sql.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return log
 }
 
 func (p *people) step(t *rapid.T, d *provisioning.Directory) {

@@ -2,6 +2,8 @@ package memory
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/tidwall/btree"
 
@@ -97,6 +99,14 @@ func (s *identities) find(at datastore.Revision, q datastore.IdentityQuery) (fou
 			}
 		}
 		asked.Scan(take)
+		return found
+	}
+	if q.Key != nil {
+		for _, id := range slices.Sorted(maps.Keys(s.keys[indexed{q.Type, q.Key.Name, q.Key.Value}])) {
+			if v, ok := s.all.Get(&versions{object: tuple.Object{Type: q.Type, ID: id}}); ok && !take(v) {
+				break
+			}
+		}
 		return found
 	}
 	s.all.Ascend(&versions{object: tuple.Object{Type: q.Type, ID: q.After}}, func(v *versions) bool {

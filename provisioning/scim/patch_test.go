@@ -111,6 +111,7 @@ var patchRules = []rule{
 		patched{`{"op":"replace","path":"emails[type eq \"work\"]","value":{"value":"x","type":"other"}}`, "emails.0", `{"type":"other","value":"x"}`},
 		patched{`{"op":"replace","path":"emails[type eq \"work\"].value","value":"x"}`, "emails.0", `{"primary":true,"type":"work","value":"x"}`},
 		patched{`{"op":"replace","path":"emails[value sw \"a\"].display","value":"x"}`, "emails.1.display", `"x"`},
+		patched{`{"op":"replace","path":"emails[type eq \"\"].value","value":"x"}`, "emails.2", `{"value":"x"}`},
 		patched{`{"op":"replace","path":"emails.display","value":"x"}`, "emails.1.display", `"x"`})},
 	{"§3.5.2.3", "a filter that matches nothing and describes nothing is noTarget", refusedAs("noTarget",
 		`{"op":"replace","path":"emails[type co \"none\"].value","value":"x"}`, `{"op":"replace","path":"emails[type eq \"none\" or type eq \"x\"].value","value":"x"}`)},

@@ -103,7 +103,11 @@ func (l *listEdit) write(op operation) ([]any, error) {
 			return list, nil
 		}
 		maps.Copy(fresh, given)
-		return l.prefer(append(list, fresh), len(list)), nil
+		made, err := asOne(l.path.ref.attribute, l.path.String(), fresh)
+		if err != nil || !present(made) {
+			return list, err
+		}
+		return l.prefer(append(list, made), len(list)), nil
 	}
 	for _, i := range hits {
 		o := Object{}

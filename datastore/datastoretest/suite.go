@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(t *testing.T) datastore.Log) {
 		{"ReadersMayTakeTheirTime", slowReaders},
 		{"AnEndedContextEndsTheWork", endedContext},
 		{"ManyVersionsOfOneKey", manyVersions},
+		{"ChangesOfManyRows", changesOfManyRows},
 		{"LongestNames", longestNames},
 		{"IdentitiesAreKept", identitiesAreKept},
 	} {
@@ -409,6 +410,32 @@ func manyVersions(t *testing.T, log datastore.Log) {
 			if want := m.at(at, q); err != nil || render(got) != render(want) {
 				t.Fatalf("at %d: %s, %v; want %s", at, render(got), err, render(want))
 			}
+		}
+	}
+}
+
+// changesOfManyRows writes a thousand relationships of all kinds in one change, and
+// then replaces them in another and ends some.
+func changesOfManyRows(t *testing.T, log datastore.Log) {
+	const count = 1000
+	store, m := line(t, log)
+	var first, second []datastore.Operation
+	for i := range count {
+		o := create(fmt.Sprintf("document:d%d#viewer@user:u%d", i%7, i) + []string{"", `[on_day:{"day":"日\t\\N"}]`, "[expiration:2999-01-01T00:00:00.000001Z]", "[on_day]"}[i%4])
+		first = append(first, o)
+		next := create(fmt.Sprintf("document:d%d#viewer@user:u%d[on_day:{\"day\":\"%d\"}]", i%7, i, i))
+		if next.Kind, next.Previous = datastore.Touch, &o.Relationship; i%10 == 0 {
+			next.Kind, next.Relationship, next.Previous = datastore.Delete, o.Relationship, &o.Relationship
+		}
+		second = append(second, next)
+	}
+	commit(t, log, store, m, "first", first...)
+	commit(t, log, store, m, "second", second...)
+	for at := range datastore.Revision(3) {
+		q := datastore.RowQuery{Filter: tuple.Filter{ObjectType: "document"}}
+		got, err := rows(log, store, at, q)
+		if want := m.at(at, q); err != nil || render(got) != render(want) {
+			t.Errorf("at %d: %d rows, %v; want %d", at, len(got), err, len(want))
 		}
 	}
 }

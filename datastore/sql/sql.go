@@ -56,6 +56,9 @@ type Dialect struct {
 	// and of the revisions at which they end. It must look the rows up one by one,
 	// whatever the statistics: the plan made on an empty table stays.
 	CloseRows string
+	// CopyRows is how many new rows of a transaction go by COPY, which costs two
+	// round trips more than an INSERT among the other statements; zero: none do.
+	CopyRows int
 	// Announce, if set, tells other nodes of new heads, on a connection of its own
 	// and outside of transactions.
 	Announce func(ctx context.Context, c *pgx.Conn, stores []datastore.StoreID) error

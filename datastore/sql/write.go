@@ -351,7 +351,7 @@ func (w *writes) queue(d *Dialect, batch *pgx.Batch, store datastore.StoreID) {
 		}
 		batch.Queue(d.CloseRows, append(keys.args(id), deleted)...)
 	}
-	if len(w.inserted) > 0 {
+	if len(w.inserted) > 0 && !w.copies(d) {
 		batch.Queue(insertRows, rowArrays(id, w.inserted)...)
 	}
 	if len(w.names) > 0 {
@@ -421,6 +421,11 @@ func rowArrays(store int64, rows []inserted) []any {
 func (u *update) commit(ctx context.Context, w *writes) error {
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), u.log.options.Commit)
 	defer cancel()
+	if w.copies(u.log.dialect) {
+		if err := w.copy(limit, u.conn.Conn(), u.store); err != nil {
+			return u.failed(ctx, err, false)
+		}
+	}
 	var batch pgx.Batch
 	w.queue(u.log.dialect, &batch, u.store)
 	batch.Queue("COMMIT")

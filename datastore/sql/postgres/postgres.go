@@ -53,6 +53,7 @@ var Dialect = &sql.Dialect{
 					AND deleted = 9223372036854775807
 				LIMIT 1) AS r)
 		UPDATE pemba_relationship AS r SET deleted = old.deleted FROM old WHERE r.ctid = old.row`,
+	CopyRows: 500,
 	Announce: announce,
 	Listen:   listen,
 	Execute: func(ctx context.Context, c *pgx.Conn, f func(pgx.Tx) error) error {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -119,7 +120,7 @@ func (s *Server) scimSession(external string, counts *provisioning.Counts) func(
 		}
 		return &scim.Session{
 			Directory: &provisioning.Directory{Datastore: s.ds, Store: st.ID, Actor: c.name, Counts: counts},
-			Base:      base + prefix, Path: rest, Scope: st.Name,
+			Base:      base + prefix, Path: rest, Scope: strconv.FormatUint(uint64(st.ID), 10),
 		}, nil
 	}
 }

@@ -199,8 +199,9 @@ func refers(v any) bool {
 	return false
 }
 
-// createAll creates resources of one type in one call. Where that fails, each half
-// is tried for itself, so that those which fail are found, in their order.
+// createAll creates resources of one type in one call. Where that is refused, each
+// half is tried for itself, so that those which are to blame are found, in their
+// order.
 func (j *bulkJob) createAll(batch []*bulkOperation) {
 	if j.stopped() {
 		return
@@ -225,8 +226,12 @@ func (j *bulkJob) createAll(batch []*bulkOperation) {
 			return
 		}
 	}
-	if len(batch) == 1 {
-		j.done(batch[0], nil, 0, failed)
+	if e := (*Error)(nil); len(batch) == 1 || !errors.As(failed, &e) || e.Status >= 500 {
+		for _, op := range batch { // more than one: the directory fails, whatever it is asked
+			if !j.stopped() {
+				j.done(op, nil, 0, failed)
+			}
+		}
 		return
 	}
 	j.createAll(batch[:len(batch)/2])

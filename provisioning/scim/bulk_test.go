@@ -1,6 +1,7 @@
 package scim
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -162,6 +163,13 @@ var bulkRules = []rule{
 		is(t, o, "Operations.77.status", `"409"`)
 		if s.creates > 20 || len(s.kept[User]) != 255 {
 			t.Fatal(s.creates, "calls", len(s.kept[User]), "users")
+		}
+	}},
+	{"§3.7", "where the directory itself fails, nothing is tried again", func(t *testing.T, s *service) {
+		s.fail = errors.New("the database is gone")
+		o := s.bulk(0, post("/Users", "a", `{"userName":"a"}`), post("/Users", "b", `{"userName":"b"}`), post("/Users", "c", `{"userName":"c"}`))
+		if got := statuses(o); got != "500 500 500" || s.creates != 1 {
+			t.Fatal(got, s.creates)
 		}
 	}},
 }

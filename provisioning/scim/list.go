@@ -197,6 +197,9 @@ type mark struct {
 	total   int
 }
 
+// longestMark bounds the filters that are remembered with a mark, in bytes.
+const longestMark = 512
+
 // plain makes a page in the order of ids.
 func (l *listing) plain() error {
 	if len(l.types) == 1 {
@@ -258,7 +261,7 @@ func (l *listing) plainOf() error {
 	if known {
 		l.total = count
 	}
-	if n := len(l.page); n > 0 {
+	if n := len(l.page); n > 0 && len(key.filter) <= longestMark {
 		key.start = l.start + n
 		l.marks.Add(key, mark{l.page[n-1].ID, l.view.Version(), l.total})
 	}

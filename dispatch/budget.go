@@ -16,6 +16,7 @@ type Request struct {
 	tag float64 // the virtual time at which its reads so far were due; budget.mu
 
 	remembered, shared, peers, database, trips atomic.Int64
+	traced                                     *trace // nil: not asked for
 }
 
 // Sources tells where what a request read came from.

@@ -124,7 +124,11 @@ func (l *line) readWithPeers(ctx context.Context, at datastore.Position, qs []da
 				return
 			}
 			l.cache.asked.Add(int64(len(which)))
-			requestOf(ctx).peers.Add(int64(len(which)))
+			account := requestOf(ctx)
+			account.peers.Add(int64(len(which)))
+			for j, i := range which {
+				account.note("peer", &qs[i], len(found[j]))
+			}
 			put(which, found)
 		})
 	}

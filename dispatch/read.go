@@ -138,6 +138,7 @@ func (r *reading) look(ctx context.Context, q int) {
 		if e != nil {
 			c.hits.Add(1)
 			r.account.remembered.Add(1)
+			r.account.note("remembered", &r.qs[q], len(e.rows))
 			r.entries[q] = e
 			return
 		}
@@ -146,6 +147,7 @@ func (r *reading) look(ctx context.Context, q int) {
 	if other, found := s.flying[flightKey{k, r.at}]; found && (other.alone || !r.alone) && other.join() {
 		c.shared.Add(1)
 		r.account.shared.Add(1)
+		r.account.note("shared", &r.qs[q], -1)
 		r.seats[q] = other
 		return
 	}
@@ -282,6 +284,9 @@ func (l *line) readLog(ctx context.Context, at datastore.Revision, qs []datastor
 		count++
 		return true
 	})
+	for i := range qs {
+		account.note("database", &qs[i], len(rows[i]))
+	}
 	return rows, err
 }
 

@@ -21,12 +21,17 @@ type call struct {
 	timed  context.Context // nil until somebody waits
 	cancel context.CancelFunc
 	ended  bool
+	traced bool // the caller asked where its answer was read
 }
 
 var _ context.Context = (*call)(nil)
 
 func newCall(ctx context.Context, c *caller, limit time.Duration) *call {
-	return &call{Context: ctx, caller: c, deadline: time.Now().Add(limit)}
+	out := &call{Context: ctx, caller: c, deadline: time.Now().Add(limit)}
+	if out.traced = wantsDebug(ctx); out.traced {
+		out.account.Trace()
+	}
+	return out
 }
 
 // end frees what the call holds; what still waits on it is told.

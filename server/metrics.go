@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -120,17 +121,41 @@ func (m *metrics) read(level datastore.Level, s datastore.Snapshot) {
 }
 
 // debugKey is the metadata with which a caller asks where what its answer rests
-// on came from; the trailer of the same name tells.
-const debugKey = "pemba-debug"
+// on came from. The trailer of the same name tells in sum, and that of debugReadKey
+// of each query.
+const (
+	debugKey     = "pemba-debug"
+	debugReadKey = "pemba-debug-read"
+	// debugBytes bounds what trailers tell: clients bound the size of headers.
+	debugBytes = 6 << 10
+)
 
 // debug tells a caller who asked where what a call read came from.
 func (c *call) debug(ctx context.Context) {
-	if len(metadata.ValueFromIncomingContext(ctx, debugKey)) == 0 {
+	if !c.traced {
 		return
 	}
 	text := "memory"
 	if s := c.account.Sources(); s != (dispatch.Sources{}) {
 		text = fmt.Sprintf("remembered=%d shared=%d peers=%d database=%d trips=%d", s.Remembered, s.Shared, s.Peers, s.Database, s.Trips)
 	}
-	grpc.SetTrailer(ctx, metadata.Pairs(debugKey, text))
+	md := metadata.Pairs(debugKey, text)
+	queries, more := c.account.Traced()
+	size := 0
+	for i, q := range queries {
+		line := strings.Trim(strconv.QuoteToASCII(q.String()), `"`)
+		if size += len(line) + len(debugReadKey) + 32; size > debugBytes {
+			more += len(queries) - i
+			break
+		}
+		md.Append(debugReadKey, line)
+	}
+	if more > 0 {
+		md.Append(debugReadKey, fmt.Sprintf("and %d more", more))
+	}
+	grpc.SetTrailer(ctx, md)
+}
+
+func wantsDebug(ctx context.Context) bool {
+	return len(metadata.ValueFromIncomingContext(ctx, debugKey)) > 0
 }

@@ -134,12 +134,15 @@ yes (exit code 0), no (3), or conditional (4): it depends on caveat fields that
 		}
 		if debug {
 			fmt.Fprintf(a.err, "read from: %s\n", strings.Join(sources.Get(debugKey), " "))
+			for _, query := range sources.Get(debugKey + "-read") {
+				fmt.Fprintf(a.err, "  %s\n", query)
+			}
 		}
 		return a.printAnswer(answer(r.Answer, r.MissingFields, nil), r.Zookie)
 	})
 	given.add(cmd.Flags())
 	why.add(cmd)
-	cmd.Flags().BoolVar(&debug, "debug", false, "tell on standard error where what the answer rests on was read: from memory, or how many queries were remembered, answered by peers and by the database")
+	cmd.Flags().BoolVar(&debug, "debug", false, "tell on standard error where what the answer rests on was read: from memory, or how many queries were remembered, answered by peers and by the database, and each of them")
 	return a.backward(a.remote(cmd, true, true))
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	"github.com/pembadb/pemba/datastore/sql/postgres"
 	"github.com/pembadb/pemba/datastore/sql/sqltest"
 	"github.com/pembadb/pemba/dispatch"
+	"github.com/pembadb/pemba/dispatch/peers"
 	"github.com/pembadb/pemba/graph"
 	"github.com/pembadb/pemba/tuple"
 )
@@ -156,13 +158,63 @@ func (b *bench) measure(t *testing.B, nodes []*keeper.Keeper, writes float64) {
 	t.ReportMetric(float64(times[len(times)*99/100].Microseconds()), "p99-µs")
 }
 
+// meet makes nodes peers of one another, each with a port of its own; their caches
+// must not have been used.
+func meet(t *testing.B, caches []*dispatch.Cache, node func(i int) *keeper.Keeper) {
+	t.Helper()
+	var c peers.Config
+	var listeners []net.Listener
+	for range caches {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		listeners, c.Peers = append(listeners, l), append(c.Peers, l.Addr().String())
+	}
+	var rings []*peers.Ring
+	for i, cache := range caches {
+		ring, err := peers.New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cache.Join(ring)
+		s := peers.NewServer(ring, cache, func(ctx context.Context, store datastore.StoreID) error {
+			s, err := node(i).At(ctx, store, datastore.Consistency{})
+			if err == nil {
+				s.Close()
+			}
+			return err
+		})
+		go s.GRPC().Serve(listeners[i])
+		t.Cleanup(func() { ring.Close(); s.GRPC().Stop() })
+		rings = append(rings, ring)
+	}
+	for began := time.Now(); slices.ContainsFunc(rings, func(r *peers.Ring) bool { return r.Members() < len(rings) }); time.Sleep(time.Millisecond) {
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("the nodes do not find one another")
+		}
+	}
+}
+
 func (b *bench) run(t *testing.B) {
-	for _, n := range []int{1, 3} {
+	for _, cluster := range []struct {
+		nodes int
+		peers bool
+	}{{1, false}, {3, false}, {3, true}} {
+		n := cluster.nodes
 		open := func(cache func() *dispatch.Cache, resident int) (nodes []*keeper.Keeper, caches []*dispatch.Cache) {
 			for range n {
-				o := keeper.Options{ResidentMaxRelationships: resident, ResidentIdle: time.Hour, LoadPatience: time.Hour}
 				if c := cache(); c != nil {
-					o.Cache, caches = c, append(caches, c)
+					caches = append(caches, c)
+				}
+			}
+			if cluster.peers && len(caches) == n {
+				meet(t, caches, func(i int) *keeper.Keeper { return nodes[i] })
+			}
+			for i := range n {
+				o := keeper.Options{ResidentMaxRelationships: resident, ResidentIdle: time.Hour, LoadPatience: time.Hour}
+				if len(caches) == n {
+					o.Cache = caches[i]
 				}
 				k, err := keeper.Open(b.log(), o)
 				if err != nil {
@@ -190,7 +242,10 @@ func (b *bench) run(t *testing.B) {
 			{"warm", remember, *size / 10, true, 0},
 			{"warm-1%-writes", remember, *size / 10, true, 0.01},
 		} {
-			t.Run(fmt.Sprintf("nodes=%d/%s", n, c.name), func(t *testing.B) {
+			if cluster.peers && (c.name == "resident" || c.name == "unremembered") {
+				continue // no peer is asked
+			}
+			t.Run(fmt.Sprintf("nodes=%d/peers=%t/%s", n, cluster.peers, c.name), func(t *testing.B) {
 				nodes, caches := open(c.cache, c.resident)
 				if c.warm {
 					for _, k := range nodes {

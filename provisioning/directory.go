@@ -67,12 +67,14 @@ func (d *Directory) view(ctx context.Context) (*view, error) {
 	return &view{Snapshot: s, counts: d.Counts, ds: d.Datastore, now: time.Now()}, nil
 }
 
-// Bounds of one change: its updates, well below the operations that a change may
-// hold by default, and the resources created by it.
-const (
-	maxUpdates = 500
-	maxCreated = 1000
-)
+// MaxCreated is how many resources one call of Create makes. While a change is
+// judged the head of the store is held, and each resource asks a database whether
+// it and its keys are free: more would keep others waiting for too long.
+const MaxCreated = 50
+
+// maxUpdates bounds the updates of one change, well below the operations that one
+// may hold by default.
+const maxUpdates = 500
 
 // Create implements [scim.Directory]. What becomes one change is all there or not
 // at all; a group with more members than one change holds is removed again if not
@@ -100,7 +102,7 @@ func (d *Directory) Create(ctx context.Context, k scim.Kind, drafts []scim.Draft
 		}
 		r.Updates = append(r.Updates, added...)
 	}
-	if len(drafts) > 1 && (len(r.Updates) > maxUpdates || len(drafts) > maxCreated) {
+	if len(drafts) > 1 && (len(r.Updates) > maxUpdates || len(drafts) > MaxCreated) {
 		return nil, &scim.Error{Status: http.StatusRequestEntityTooLarge, Detail: "too much is created at once; send several requests"}
 	}
 	rest := cut(&r)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pembadb/pemba/datastore/file"
 	"github.com/pembadb/pemba/datastore/keeper"
+	"github.com/pembadb/pemba/provisioning"
 	"github.com/pembadb/pemba/provisioning/scim"
 )
 
@@ -98,7 +99,7 @@ func TestManyPeople(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := open(t, log, keeper.Options{})
-	s := scim.New(scim.Config{Logger: slog.New(slog.DiscardHandler), Open: func(r *http.Request) (*scim.Session, error) {
+	s := scim.New(scim.Config{MaxBatch: provisioning.MaxCreated, Logger: slog.New(slog.DiscardHandler), Open: func(r *http.Request) (*scim.Session, error) {
 		return &scim.Session{Directory: d, Base: "http://" + r.Host, Path: r.URL.EscapedPath(), Scope: "default"}, nil
 	}})
 	server := httptest.NewServer(s)

@@ -48,6 +48,7 @@ func (s *Server) HTTP(external string) *HTTP {
 		Open:          s.scimSession(strings.TrimSuffix(external, "/"), provisioning.NewCounts()),
 		MaxBody:       int64(s.limits.RequestBytes),
 		MaxInflight:   int64(s.limits.InflightBytes),
+		MaxBatch:      provisioning.MaxCreated,
 		Documentation: "https://github.com/pembadb/pemba/blob/main/docs/scim.md",
 		Logger:        s.log,
 	})

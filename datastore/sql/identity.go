@@ -94,9 +94,6 @@ func identityQuery(store datastore.StoreID, at datastore.Revision, q *datastore.
 			types[i], ids[i] = o.Type, o.ID
 		}
 		where = append(where, "(type, id) IN (SELECT * FROM unnest("+arg(types)+"::text[], "+arg(ids)+"::text[]))")
-	case q.Key != nil:
-		where = append(where, "(type, id) IN (SELECT type, id FROM pemba_identity_key WHERE store = $1 AND type = "+arg(q.Type)+
-			" AND name = "+arg(q.Key.Name)+" AND value = "+arg(q.Key.Value)+")")
 	case q.Withheld:
 		where = append(where, "(type, id) IN (SELECT type, id FROM pemba_identity WHERE store = $1 AND state > 1)")
 	}
@@ -129,6 +126,7 @@ func (l *Log) Identities(ctx context.Context, store datastore.StoreID, at datast
 	after, given := tuple.Object{}, 0
 	for {
 		var found []datastore.Identity
+		page := 0
 		if err := l.readStore(ctx, store, func(c *pgxpool.Conn) (err error) {
 			h, err := scanHead(c.QueryRow(ctx, selectHead, int64(store)), store)
 			if err != nil {
@@ -137,7 +135,14 @@ func (l *Log) Identities(ctx context.Context, store datastore.StoreID, at datast
 			if err := datastore.Readable(h.Head, at); err != nil && !q.Versions {
 				return ours(err)
 			}
+			if q.Key != nil {
+				found, page, err = readKeyed(ctx, c, store, at, q, &after)
+				return err
+			}
 			found, err = readIdentities(ctx, c, store, at, &q, after)
+			if page = len(found); page > 0 {
+				after = found[page-1].Object
+			}
 			return err
 		}); err != nil {
 			return err
@@ -147,11 +152,34 @@ func (l *Log) Identities(ctx context.Context, store datastore.StoreID, at datast
 				return nil
 			}
 		}
-		if len(found) < identityPage {
+		if page < identityPage {
 			return nil
 		}
-		after = found[len(found)-1].Object
 	}
+}
+
+const selectKeyed = `SELECT id FROM pemba_identity_key WHERE store = $1 AND type = $2 AND name = $3 AND value = $4 AND id > $5 ORDER BY id LIMIT $6`
+
+// readKeyed reads a page of what a key finds behind an object, and sets that to the
+// last of it; page is how many the key found. The ids are read first, on their own:
+// with both in one statement PostgreSQL, while it knows nothing of how many there
+// are, reads every identity of the type.
+func readKeyed(ctx context.Context, c querier, store datastore.StoreID, at datastore.Revision, q datastore.IdentityQuery, after *tuple.Object) (found []datastore.Identity, page int, err error) {
+	rows, err := c.Query(ctx, selectKeyed, int64(store), q.Type, q.Key.Name, q.Key.Value, max(q.After, after.ID), identityPage)
+	if err != nil {
+		return nil, 0, err
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(ids) == 0 {
+		return nil, 0, err
+	}
+	for _, id := range ids {
+		q.Objects = append(q.Objects, tuple.Object{Type: q.Type, ID: id})
+	}
+	*after = q.Objects[len(ids)-1]
+	q.Limit = 0
+	found, err = readIdentities(ctx, c, store, at, &q, tuple.Object{})
+	return found, len(ids), err
 }
 
 func readIdentities(ctx context.Context, c querier, store datastore.StoreID, at datastore.Revision, q *datastore.IdentityQuery, after tuple.Object) ([]datastore.Identity, error) {

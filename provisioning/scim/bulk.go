@@ -165,7 +165,7 @@ func (j *bulkJob) run(i int) {
 	}
 	batch := []*bulkOperation{op}
 	for _, next := range j.ops[i+1:] {
-		if !next.plain() || next.t != op.t || next.state == finished {
+		if !next.plain() || next.t != op.t || next.state == finished || len(batch) == j.config.MaxBatch {
 			break
 		}
 		batch = append(batch, next)

@@ -165,6 +165,12 @@ var bulkRules = []rule{
 			t.Fatal(s.creates, "calls", len(s.kept[User]), "users")
 		}
 	}},
+	{"§3.7", "one call of the directory creates no more than it takes", func(t *testing.T, s *service) {
+		s.server.config.MaxBatch = 2
+		if got := statuses(s.bulk(0, post("/Users", "a", `{"userName":"a"}`), post("/Users", "b", `{"userName":"b"}`), post("/Users", "c", `{"userName":"c"}`))); got != "201 201 201" || s.creates != 2 {
+			t.Fatal(got, s.creates)
+		}
+	}},
 	{"§3.7", "where the directory itself fails, nothing is tried again", func(t *testing.T, s *service) {
 		s.fail = errors.New("the database is gone")
 		o := s.bulk(0, post("/Users", "a", `{"userName":"a"}`), post("/Users", "b", `{"userName":"b"}`), post("/Users", "c", `{"userName":"c"}`))

@@ -29,8 +29,9 @@ type Config struct {
 	// bodies over 64 KiB that are being worked on; more wait (32 MiB).
 	MaxBody, MaxInflight int64
 	// MaxResults bounds a page (1,000), MaxSorted how far into a sorted list it may
-	// lie (10,000), and MaxOperations a bulk request (1,000).
-	MaxResults, MaxSorted, MaxOperations int
+	// lie (10,000), and MaxOperations a bulk request (1,000). MaxBatch bounds what a
+	// bulk request creates by one call of the directory (1,000).
+	MaxResults, MaxSorted, MaxOperations, MaxBatch int
 	// Documentation is a URI of help for people; empty for none.
 	Documentation string
 	// Logger takes errors whose text no client is told; nil is slog.Default.
@@ -68,6 +69,7 @@ func New(c Config) *Server {
 	c.MaxResults = cmp.Or(c.MaxResults, 1000)
 	c.MaxSorted = cmp.Or(c.MaxSorted, 10_000)
 	c.MaxOperations = cmp.Or(c.MaxOperations, 1000)
+	c.MaxBatch = cmp.Or(c.MaxBatch, 1000)
 	s := &Server{config: c, log: c.Logger, inflight: semaphore.NewWeighted(c.MaxInflight)}
 	if s.log == nil {
 		s.log = slog.Default()

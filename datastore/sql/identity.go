@@ -88,6 +88,8 @@ func identityQuery(store datastore.StoreID, at datastore.Revision, q *datastore.
 	}
 	where := []string{"store = $1"}
 	switch {
+	case len(q.Objects) == 1: // by far the most frequent: the primary key, whatever PostgreSQL knows of the table
+		where = append(where, "type = "+arg(q.Objects[0].Type), "id = "+arg(q.Objects[0].ID))
 	case len(q.Objects) > 0:
 		types, ids := make([]string, len(q.Objects)), make([]string, len(q.Objects))
 		for i, o := range q.Objects {
@@ -99,7 +101,7 @@ func identityQuery(store datastore.StoreID, at datastore.Revision, q *datastore.
 	}
 	if q.Type != "" {
 		where = append(where, "type = "+arg(q.Type), "id > "+arg(max(q.After, after.ID)))
-	} else {
+	} else if len(q.Objects) != 1 || after != (tuple.Object{}) {
 		where = append(where, "(type, id) > ("+arg(after.Type)+", "+arg(after.ID)+")")
 	}
 	const columns = "type, id, revision, kind, state, salt, attributes"
@@ -158,14 +160,21 @@ func (l *Log) Identities(ctx context.Context, store datastore.StoreID, at datast
 	}
 }
 
-const selectKeyed = `SELECT id FROM pemba_identity_key WHERE store = $1 AND type = $2 AND name = $3 AND value = $4 AND id > $5 ORDER BY id LIMIT $6`
+const (
+	selectKeyed      = `SELECT id FROM pemba_identity_key WHERE store = $1 AND type = $2 AND name = $3 AND value = $4 ORDER BY id LIMIT $5`
+	selectKeyedAfter = `SELECT id FROM pemba_identity_key WHERE store = $1 AND type = $2 AND name = $3 AND value = $4 AND id > $6 ORDER BY id LIMIT $5`
+)
 
 // readKeyed reads a page of what a key finds behind an object, and sets that to the
 // last of it; page is how many the key found. The ids are read first, on their own:
 // with both in one statement PostgreSQL, while it knows nothing of how many there
 // are, reads every identity of the type.
 func readKeyed(ctx context.Context, c querier, store datastore.StoreID, at datastore.Revision, q datastore.IdentityQuery, after *tuple.Object) (found []datastore.Identity, page int, err error) {
-	rows, err := c.Query(ctx, selectKeyed, int64(store), q.Type, q.Key.Name, q.Key.Value, max(q.After, after.ID), identityPage)
+	text, args := selectKeyed, []any{int64(store), q.Type, q.Key.Name, q.Key.Value, identityPage}
+	if id := max(q.After, after.ID); id != "" {
+		text, args = selectKeyedAfter, append(args, id)
+	}
+	rows, err := c.Query(ctx, text, args...)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -177,7 +186,7 @@ func readKeyed(ctx context.Context, c querier, store datastore.StoreID, at datas
 		q.Objects = append(q.Objects, tuple.Object{Type: q.Type, ID: id})
 	}
 	*after = q.Objects[len(ids)-1]
-	q.Limit = 0
+	q.Limit, q.Type, q.After = 0, "", ""
 	found, err = readIdentities(ctx, c, store, at, &q, tuple.Object{})
 	return found, len(ids), err
 }

@@ -83,7 +83,13 @@ var methods = map[string][]pembav1.Role{
 	"/pemba.v1.TokenService/ListTokens":    {auditor},
 	"/pemba.v1.TokenService/RevokeToken":   {admin},
 
-	scimMethod: {provisioner},
+	scimMethod:                                     {provisioner},
+	"/pemba.v1.ProvisioningService/GetUser":        {provisioner, auditor},
+	"/pemba.v1.ProvisioningService/SuspendUser":    {provisioner},
+	"/pemba.v1.ProvisioningService/ReactivateUser": {provisioner},
+	"/pemba.v1.ProvisioningService/DeleteUser":     {provisioner},
+	"/pemba.v1.ProvisioningService/EraseUser":      {provisioner},
+	"/pemba.v1.ProvisioningService/Offboard":       {provisioner},
 
 	"/authzed.api.v1.PermissionsService/CheckPermission":         askers,
 	"/authzed.api.v1.PermissionsService/CheckBulkPermissions":    askers,

@@ -150,6 +150,10 @@ func wrong(ctx context.Context, t *testing.T, n *node) map[string]func() error {
 			_, err := n.tokens.RevokeToken(ctx, &pembav1.RevokeTokenRequest{Name: "nobody"})
 			return err
 		},
+		"USER_NOT_FOUND": func() error {
+			_, err := pembav1.NewProvisioningServiceClient(n.conn).SuspendUser(ctx, &pembav1.SuspendUserRequest{Id: "nobody"})
+			return err
+		},
 		"TOKEN_EXISTS": func() error {
 			_, err := n.tokens.CreateToken(ctx, &pembav1.CreateTokenRequest{Name: "robot", Role: pembav1.Role_ROLE_READER})
 			return err
@@ -188,7 +192,7 @@ var codeOf = map[string]codes.Code{
 	"CAVEAT_COST": codes.ResourceExhausted, "CYCLE_THROUGH_EXCLUSION": codes.FailedPrecondition, "RELATIONSHIP_EXISTS": codes.AlreadyExists,
 	"PRECONDITION_FAILED": codes.FailedPrecondition, "REQUEST_ID_REUSED": codes.AlreadyExists, "SCHEMA_HASH_MISMATCH": codes.FailedPrecondition,
 	"SCHEMA_ORPHANS": codes.FailedPrecondition, "BEYOND_HEAD": codes.OutOfRange, "UNKNOWN_STORE": codes.NotFound, "STORE_EXISTS": codes.AlreadyExists,
-	"STORE_PROTECTED": codes.FailedPrecondition, "TOKEN_NOT_FOUND": codes.NotFound, "TOKEN_EXISTS": codes.AlreadyExists,
+	"STORE_PROTECTED": codes.FailedPrecondition, "TOKEN_NOT_FOUND": codes.NotFound, "USER_NOT_FOUND": codes.NotFound, "TOKEN_EXISTS": codes.AlreadyExists,
 	"DEADLINE_EXCEEDED": codes.DeadlineExceeded,
 }
 
@@ -199,7 +203,7 @@ var facts = map[string][]string{
 	"INVALID_TOKEN": {"token"}, "INVALID_FIELD": {"field"}, "DUPLICATE_OPERATION": {"relationship"}, "LIMIT_EXCEEDED": {"limit", "maximum"},
 	"CAVEAT_COST": {"limit", "maximum"}, "RELATIONSHIP_EXISTS": {"relationship"}, "PRECONDITION_FAILED": {"precondition"},
 	"REQUEST_ID_REUSED": {"request_id", "revision"}, "SCHEMA_HASH_MISMATCH": {"expected", "hash"}, "SCHEMA_ORPHANS": {"count", "example"},
-	"BEYOND_HEAD": {"head"}, "UNKNOWN_STORE": {"store"}, "STORE_EXISTS": {"store"}, "TOKEN_NOT_FOUND": {"token"}, "TOKEN_EXISTS": {"token"},
+	"BEYOND_HEAD": {"head"}, "UNKNOWN_STORE": {"store"}, "STORE_EXISTS": {"store"}, "TOKEN_NOT_FOUND": {"token"}, "USER_NOT_FOUND": {"object"}, "TOKEN_EXISTS": {"token"},
 }
 
 func TestEveryErrorHasItsCodeItsReasonAndItsFacts(t *testing.T) {

@@ -71,6 +71,7 @@ var problems = []struct {
 	{datastore.ErrForked, codes.Aborted, pembav1.ErrorReason_ERROR_REASON_HISTORY_FORKED},
 	{datastore.ErrCorrupt, codes.DataLoss, pembav1.ErrorReason_ERROR_REASON_CHAIN_BROKEN},
 	{datastore.ErrNoStore, codes.NotFound, pembav1.ErrorReason_ERROR_REASON_UNKNOWN_STORE},
+	{datastore.ErrNoIdentity, codes.NotFound, pembav1.ErrorReason_ERROR_REASON_USER_NOT_FOUND},
 	{datastore.ErrNotFound, codes.NotFound, pembav1.ErrorReason_ERROR_REASON_TOKEN_NOT_FOUND},
 	{datastore.ErrProtected, codes.FailedPrecondition, pembav1.ErrorReason_ERROR_REASON_STORE_PROTECTED},
 	{datastore.ErrAmbiguous, codes.Unavailable, pembav1.ErrorReason_ERROR_REASON_UNAVAILABLE},

@@ -114,6 +114,7 @@ func New(c Config) (*Server, error) {
 	pembav1.RegisterWatchServiceServer(s, &watches{Server: s})
 	pembav1.RegisterHistoryServiceServer(s, &histories{Server: s})
 	pembav1.RegisterAuditServiceServer(s, &audits{permissions: &permissions{Server: s}})
+	pembav1.RegisterProvisioningServiceServer(s, &provisionings{permissions: &permissions{Server: s}})
 	pembav1.RegisterStoreServiceServer(s, &stores{Server: s})
 	pembav1.RegisterTokenServiceServer(s, &tokens{Server: s})
 	authzed := &authzedPermissions{Server: s}

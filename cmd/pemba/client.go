@@ -93,6 +93,7 @@ type connection struct {
 	watches       pb.WatchServiceClient
 	histories     pb.HistoryServiceClient
 	audits        pb.AuditServiceClient
+	users         pb.ProvisioningServiceClient
 	stores        pb.StoreServiceClient
 	tokens        pb.TokenServiceClient
 }
@@ -141,6 +142,7 @@ func (a *app) dial() (*connection, error) {
 		audits:        pb.NewAuditServiceClient(conn),
 		stores:        pb.NewStoreServiceClient(conn),
 		tokens:        pb.NewTokenServiceClient(conn),
+		users:         pb.NewProvisioningServiceClient(conn),
 	}, nil
 }
 

@@ -1,0 +1,161 @@
+package provisioning
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/datastore/keeper"
+	"github.com/pembadb/pemba/datastore/memory"
+	"github.com/pembadb/pemba/graph"
+	"github.com/pembadb/pemba/tuple"
+)
+
+var errCrash = errors.New("the node crashed")
+
+// crashing is a datastore whose node crashes in a write: before it is carried out,
+// or after, so that nobody is told.
+type crashing struct {
+	datastore.Datastore
+	in    int // how many writes from now
+	after bool
+}
+
+func (c *crashing) Write(ctx context.Context, store datastore.StoreID, r datastore.Request) (datastore.Outcome, error) {
+	if c.in--; c.in != 0 {
+		return c.Datastore.Write(ctx, store, r)
+	}
+	if c.after {
+		if _, err := c.Datastore.Write(ctx, store, r); err != nil {
+			return datastore.Outcome{}, err
+		}
+	}
+	return datastore.Outcome{}, errCrash
+}
+
+// TestAnOffboardingGoesOnAfterCrashes: wherever nodes crash, and whatever others
+// write in between, who calls again with the same id ends without anything that
+// names the user, and is told everything that went; from the first change on the
+// user is denied everything.
+func TestAnOffboardingGoesOnAfterCrashes(t *testing.T) {
+	for seed := range uint64(40) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		log := memory.New()
+		k, err := keeper.Open(log, keeper.Options{MaxOperations: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		eve := tuple.Object{Type: "user", ID: "eve"}
+		write := func(req datastore.Request) {
+			t.Helper()
+			if _, err := k.Write(t.Context(), datastore.Default, req); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(datastore.Request{Schema: &datastore.SchemaUpdate{Text: `definition user { relation manager: user }
+definition group { relation member: user | group#member }
+definition document { relation viewer: user | user:* }`}})
+		known := r.IntN(2) == 0
+		if known {
+			write(datastore.Request{Identities: []datastore.IdentityUpdate{{Object: eve, Kind: datastore.User, State: datastore.Active, Attributes: `{"userName":"eve"}`}}})
+		}
+		touch := func(texts ...string) {
+			req := datastore.Request{}
+			for _, text := range texts {
+				rel, err := tuple.Parse(text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Updates = append(req.Updates, datastore.Update{Kind: datastore.Touch, Relationship: rel})
+			}
+			write(req)
+		}
+		var texts []string
+		for i := range r.IntN(2500) {
+			if texts = append(texts, fmt.Sprintf("document:d%d#viewer@user:eve", i)); len(texts) == 900 {
+				touch(texts...)
+				texts = nil
+			}
+		}
+		touch(append(texts, "document:open#viewer@user:*", "group:g#member@user:eve", "user:eve#manager@user:ada", "user:ada#manager@user:eve", "document:d1#viewer@user:bob")...)
+		denied := func() {
+			t.Helper()
+			s, err := k.At(t.Context(), datastore.Default, datastore.Consistency{Level: datastore.FullyConsistent})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			q := graph.Question{Resource: tuple.Object{Type: "document", ID: "open"}, Permission: "viewer", Subject: tuple.Subject{Object: eve}}
+			if a, err := graph.Check(t.Context(), s, q, time.Now(), graph.Limits{}); err != nil || a.Outcome != graph.No {
+				t.Errorf("seed %d: she is not denied: %v, %v", seed, a, err)
+			}
+		}
+		var told []string
+		l := &Lifecycle{Store: datastore.Default, Actor: "admin", Reason: "left"}
+		crashes := 0
+		for attempt := 1; ; attempt++ {
+			told = nil
+			l.Datastore = &crashing{Datastore: k, in: r.IntN(8), after: r.IntN(2) == 0}
+			var end Offboarded
+			err := l.Offboard(t.Context(), eve, "op", func(part Offboarded) error {
+				denied()
+				for _, gone := range part.Removed {
+					told = append(told, gone.String())
+				}
+				end = part
+				return nil
+			})
+			if err == nil {
+				want := datastore.Suspended
+				if !known {
+					want = datastore.Removed
+				}
+				if !end.Complete || end.State != want {
+					t.Errorf("seed %d: the end is %+v", seed, end)
+				}
+				break
+			}
+			if !errors.Is(err, errCrash) || attempt > 200 {
+				t.Fatalf("seed %d, attempt %d: %v", seed, attempt, err)
+			}
+			crashes++
+		}
+		left := 0
+		s, err := k.At(t.Context(), datastore.Default, datastore.Consistency{Level: datastore.FullyConsistent})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range naming(eve) {
+			if err := s.Rows(t.Context(), datastore.QueryFor(f), time.Now(), func(datastore.Row) bool { left++; return true }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.Close()
+		// What the history says went is what was told, each once.
+		var went []string
+		for c, err := range k.History(t.Context(), datastore.Default, 1) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, op := range c.Operations {
+				if op.Kind == datastore.Delete {
+					went = append(went, op.Relationship.String())
+				}
+			}
+		}
+		slices.Sort(told)
+		slices.Sort(went)
+		if left > 0 || !slices.Equal(told, went) {
+			t.Errorf("seed %d: after %d crashes %d relationships are left; %d were told of, %d went", seed, crashes, left, len(told), len(went))
+		}
+		denied()
+		if err := k.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

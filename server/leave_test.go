@@ -18,50 +18,58 @@ import (
 	"github.com/pembadb/pemba/server"
 )
 
-// gated is a datastore that counts what questions read of it. Once stop has that
-// many edges a question waits there until its caller has left.
+// gated is a datastore that counts what a question reads of it.
 type gated struct {
 	datastore.Datastore
-	stop    atomic.Int64 // zero: never
-	edges   atomic.Int64
-	reached chan struct{}
-	once    *sync.Once
-	closed  chan struct{} // by the question that waited
+	current atomic.Pointer[gate]
 }
 
-func (g *gated) gate(at int64) {
-	g.edges.Store(0)
-	g.reached, g.once, g.closed = make(chan struct{}), new(sync.Once), make(chan struct{}, 16)
-	g.stop.Store(at)
+// gate counts the edges that a question reads. At the edge number stop it waits
+// there until its caller has left.
+type gate struct {
+	stop    int64 // zero: never
+	edges   atomic.Int64
+	reached chan struct{}
+	closed  chan struct{} // when the question lets go of its snapshot
+	once    sync.Once
+}
+
+// set puts a gate before the next question, which must be one alone.
+func (g *gated) set(stop int64) *gate {
+	next := &gate{stop: stop, reached: make(chan struct{}), closed: make(chan struct{})}
+	g.current.Store(next)
+	return next
 }
 
 func (g *gated) At(ctx context.Context, store datastore.StoreID, c datastore.Consistency) (datastore.Snapshot, error) {
 	s, err := g.Datastore.At(ctx, store, c)
-	if err != nil {
-		return nil, err
+	if at := g.current.Load(); err == nil && at != nil {
+		return &gatedSnapshot{Snapshot: s, gate: at}, nil
 	}
-	return gatedSnapshot{s, g}, nil
+	return s, err
 }
 
 type gatedSnapshot struct {
 	datastore.Snapshot
-	gate *gated
+	gate *gate
+	read atomic.Bool // or else it is not the question's
 }
 
-func (s gatedSnapshot) Read(ctx context.Context, qs []datastore.Query, f func(int, datastore.Edge) bool) error {
+func (s *gatedSnapshot) Read(ctx context.Context, qs []datastore.Query, f func(int, datastore.Edge) bool) error {
 	return s.Snapshot.Read(ctx, qs, func(q int, e datastore.Edge) bool {
-		if stop := s.gate.stop.Load(); s.gate.edges.Add(1) == stop {
-			s.gate.once.Do(func() { close(s.gate.reached) })
+		s.read.Store(true)
+		if s.gate.edges.Add(1) == s.gate.stop {
+			close(s.gate.reached)
 			<-ctx.Done()
 		}
 		return f(q, e)
 	})
 }
 
-func (s gatedSnapshot) Close() {
+func (s *gatedSnapshot) Close() {
 	s.Snapshot.Close()
-	if s.gate.stop.Load() > 0 {
-		s.gate.closed <- struct{}{}
+	if s.read.Load() {
+		s.gate.once.Do(func() { close(s.gate.closed) })
 	}
 }
 
@@ -115,25 +123,25 @@ func TestAClientThatLeavesALookupStopsItsWork(t *testing.T) {
 			limit uint32
 		}{"streamed": {}, "counted": {count: true}, "a page": {limit: 10_000}} {
 			t.Run(fmt.Sprintf("subjects %t, %s", subjects, name), func(t *testing.T) {
-				g.gate(before)
+				gate := g.set(before)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				left := make(chan error, 1)
 				go func() { left <- leave(ctx, n, subjects, ask.count, ask.limit) }()
-				await(t, g.reached, "the server does not look at the things")
+				await(t, gate.reached, "the server does not look at the things")
 				cancel()
-				await(t, g.closed, "the server works on")
+				await(t, gate.closed, "the server works on")
 				if err := <-left; err == nil || errors.Is(err, io.EOF) {
 					t.Errorf("the client that left got %v", err)
 				}
-				if edges := g.edges.Load(); edges > before+after {
+				if edges := gate.edges.Load(); edges > before+after {
 					t.Errorf("the server looked at %d things after its client had left", edges-before)
 				}
 			})
 		}
-		g.gate(0)
-		if err := leave(t.Context(), n, subjects, false, 0); !errors.Is(err, io.EOF) || g.edges.Load() < things {
-			t.Errorf("another client: %v, after %d things", err, g.edges.Load())
+		gate := g.set(0)
+		if err := leave(t.Context(), n, subjects, false, 0); !errors.Is(err, io.EOF) || gate.edges.Load() < things {
+			t.Errorf("another client: %v, after %d things", err, gate.edges.Load())
 		}
 	}
 }

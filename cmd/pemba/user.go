@@ -15,21 +15,25 @@ func (a *app) userCommand() *cobra.Command {
 	return group("user", "Look at users, suspend, reactivate, delete and erase them",
 		a.userShowCommand(),
 		a.userChangeCommand("suspend", "Deny a user everything at once, and keep its relationships",
+			"Deny a user everything at once, and keep its relationships. One who is suspended\nalready stays so.",
 			func(ctx context.Context, c *connection, user, id, reason string) (string, error) {
 				r, err := c.users.SuspendUser(ctx, &pb.SuspendUserRequest{Store: c.store, Id: user, RequestId: id, Reason: reason})
 				return r.GetZookie(), err
 			}),
 		a.userChangeCommand("reactivate", "Give a suspended user everything back",
+			"Give a suspended user everything back. One who was removed must be created again.",
 			func(ctx context.Context, c *connection, user, id, reason string) (string, error) {
 				r, err := c.users.ReactivateUser(ctx, &pb.ReactivateUserRequest{Store: c.store, Id: user, RequestId: id, Reason: reason})
 				return r.GetZookie(), err
 			}),
-		a.userChangeCommand("delete", "Remove a user and its memberships; it is denied everything until it is created again",
+		a.userChangeCommand("delete", "Remove a user and its memberships in groups",
+			"Remove a user and its memberships in groups. It is denied everything until it is\ncreated again. Other relationships stay; see `pemba offboard`.",
 			func(ctx context.Context, c *connection, user, id, reason string) (string, error) {
 				r, err := c.users.DeleteUser(ctx, &pb.DeleteUserRequest{Store: c.store, Id: user, RequestId: id, Reason: reason})
 				return r.GetZookie(), err
 			}),
-		a.userChangeCommand("erase", "Destroy the personal attributes of a removed user, of all times",
+		a.userChangeCommand("erase", "Destroy the personal attributes of a removed user",
+			"Destroy the personal attributes of a removed user, those of all times. The\nhistory holds their digests only, and still verifies.",
 			func(ctx context.Context, c *connection, user, id, reason string) (string, error) {
 				r, err := c.users.EraseUser(ctx, &pb.EraseUserRequest{Store: c.store, Id: user, RequestId: id, Reason: reason})
 				return r.GetZookie(), err
@@ -66,7 +70,7 @@ func (a *app) userShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "show USER",
 		Short:   "Show a user's state and attributes",
-		Long:    "Show a user's state (active, suspended or removed) and attributes, by their names in SCIM.",
+		Long:    "Show a user's state (active, suspended or removed) and attributes, by their\nnames in SCIM.",
 		Example: `  pemba user show user:ada`,
 		Args:    takes("USER"),
 	}
@@ -92,12 +96,12 @@ func (a *app) userShowCommand() *cobra.Command {
 	return a.backward(a.remote(cmd, true, true))
 }
 
-func (a *app) userChangeCommand(verb, short string, change func(ctx context.Context, c *connection, user, id, reason string) (string, error)) *cobra.Command {
+func (a *app) userChangeCommand(verb, short, long string, change func(ctx context.Context, c *connection, user, id, reason string) (string, error)) *cobra.Command {
 	var id, reason string
 	cmd := &cobra.Command{
 		Use:     verb + " USER",
 		Short:   short,
-		Long:    short + ". Repeated, it changes nothing.",
+		Long:    long,
 		Example: fmt.Sprintf("  pemba user %s user:ada --reason 'ticket 4711'", verb),
 		Args:    takes("USER"),
 	}

@@ -89,3 +89,8 @@ func TestAWatcherIsKilledAndResumedOnCockroach(t *testing.T) {
 	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
 	target.RunWatch(t)
 }
+
+func TestASuspensionIsSeenOnOtherNodesOfCockroach(t *testing.T) {
+	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
+	target.RunSuspended(t)
+}

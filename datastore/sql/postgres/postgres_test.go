@@ -82,3 +82,8 @@ func TestAWatcherIsKilledAndResumedOnPostgres(t *testing.T) {
 	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
 	target.RunWatch(t)
 }
+
+func TestASuspensionIsSeenOnOtherNodesOfPostgres(t *testing.T) {
+	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
+	target.RunSuspended(t)
+}

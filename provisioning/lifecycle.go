@@ -11,7 +11,7 @@ import (
 	"github.com/pembadb/pemba/tuple"
 )
 
-// Lifecycle leads the users of a store through what comes after their creation.
+// Lifecycle leads the users of a store through their creation and what comes after it.
 type Lifecycle struct {
 	Datastore datastore.Datastore
 	Store     datastore.StoreID
@@ -53,6 +53,58 @@ func (l *Lifecycle) current(ctx context.Context, o tuple.Object) (datastore.Iden
 	defer s.Close()
 	i, err := User(ctx, s, o)
 	return i, s.Zookie(), err
+}
+
+// Draft is what a user is created with.
+type Draft struct {
+	UserName    string // required
+	DisplayName string // may be empty, as may the next
+	ExternalID  string
+}
+
+// Create makes a user, active, as SCIM would, and returns the zookie since which it
+// is there. One who was removed comes back without its memberships.
+// [datastore.ErrAlreadyExists] if there is such a user, or one of that user name or
+// external id.
+func (l *Lifecycle) Create(ctx context.Context, o tuple.Object, d Draft, requestID string) (zookie string, err error) {
+	at, err := l.creation(ctx, o, requestID)
+	if err != nil {
+		return "", err
+	}
+	r := &scim.Resource{Kind: scim.User, ID: o.ID, Created: at, Modified: at, Attributes: scim.Object{"active": true}}
+	for name, v := range map[string]string{"userName": d.UserName, "displayName": d.DisplayName, "externalId": d.ExternalID} {
+		if v != "" {
+			r.Attributes[name] = v
+		}
+	}
+	u, err := identity(r)
+	if err != nil {
+		return "", err
+	}
+	u.Expected = new(datastore.Revision)
+	out, err := l.Datastore.Write(ctx, l.Store, datastore.Request{ID: requestID, Actor: l.Actor, Reason: l.Reason, Identities: []datastore.IdentityUpdate{u}})
+	return out.Zookie, err
+}
+
+// creation is the time to create a user with: that at which it was, if the request
+// may be a retry, whose attributes must be those of the first.
+func (l *Lifecycle) creation(ctx context.Context, o tuple.Object, requestID string) (time.Time, error) {
+	now := time.Now().UTC()
+	if requestID == "" {
+		return now, nil
+	}
+	i, _, err := l.current(ctx, o)
+	if errors.Is(err, datastore.ErrNoIdentity) {
+		return now, nil
+	}
+	if err != nil {
+		return now, err
+	}
+	r, err := resource(&i, scim.User)
+	if err != nil || r.Created.IsZero() {
+		return now, err
+	}
+	return r.Created, nil
 }
 
 // Set brings a user into a state and returns the zookie since which it is. Where

@@ -85,6 +85,7 @@ var methods = map[string][]pembav1.Role{
 
 	scimMethod:                                     {provisioner},
 	"/pemba.v1.ProvisioningService/GetUser":        {provisioner, auditor},
+	"/pemba.v1.ProvisioningService/CreateUser":     {provisioner},
 	"/pemba.v1.ProvisioningService/SuspendUser":    {provisioner},
 	"/pemba.v1.ProvisioningService/ReactivateUser": {provisioner},
 	"/pemba.v1.ProvisioningService/DeleteUser":     {provisioner},

@@ -154,6 +154,14 @@ func wrong(ctx context.Context, t *testing.T, n *node) map[string]func() error {
 			_, err := pembav1.NewProvisioningServiceClient(n.conn).SuspendUser(ctx, &pembav1.SuspendUserRequest{Id: "nobody"})
 			return err
 		},
+		"USER_EXISTS": func() error {
+			users, r := pembav1.NewProvisioningServiceClient(n.conn), &pembav1.CreateUserRequest{Id: "twice", UserName: "twice"}
+			if _, err := users.CreateUser(ctx, r); err != nil {
+				return err
+			}
+			_, err := users.CreateUser(ctx, r)
+			return err
+		},
 		"TOKEN_EXISTS": func() error {
 			_, err := n.tokens.CreateToken(ctx, &pembav1.CreateTokenRequest{Name: "robot", Role: pembav1.Role_ROLE_READER})
 			return err
@@ -192,7 +200,7 @@ var codeOf = map[string]codes.Code{
 	"CAVEAT_COST": codes.ResourceExhausted, "CYCLE_THROUGH_EXCLUSION": codes.FailedPrecondition, "RELATIONSHIP_EXISTS": codes.AlreadyExists,
 	"PRECONDITION_FAILED": codes.FailedPrecondition, "REQUEST_ID_REUSED": codes.AlreadyExists, "SCHEMA_HASH_MISMATCH": codes.FailedPrecondition,
 	"SCHEMA_ORPHANS": codes.FailedPrecondition, "BEYOND_HEAD": codes.OutOfRange, "UNKNOWN_STORE": codes.NotFound, "STORE_EXISTS": codes.AlreadyExists,
-	"STORE_PROTECTED": codes.FailedPrecondition, "TOKEN_NOT_FOUND": codes.NotFound, "USER_NOT_FOUND": codes.NotFound, "TOKEN_EXISTS": codes.AlreadyExists,
+	"STORE_PROTECTED": codes.FailedPrecondition, "TOKEN_NOT_FOUND": codes.NotFound, "USER_NOT_FOUND": codes.NotFound, "USER_EXISTS": codes.AlreadyExists, "TOKEN_EXISTS": codes.AlreadyExists,
 	"DEADLINE_EXCEEDED": codes.DeadlineExceeded,
 }
 
@@ -203,7 +211,7 @@ var facts = map[string][]string{
 	"INVALID_TOKEN": {"token"}, "INVALID_FIELD": {"field"}, "DUPLICATE_OPERATION": {"relationship"}, "LIMIT_EXCEEDED": {"limit", "maximum"},
 	"CAVEAT_COST": {"limit", "maximum"}, "RELATIONSHIP_EXISTS": {"relationship"}, "PRECONDITION_FAILED": {"precondition"},
 	"REQUEST_ID_REUSED": {"request_id", "revision"}, "SCHEMA_HASH_MISMATCH": {"expected", "hash"}, "SCHEMA_ORPHANS": {"count", "example"},
-	"BEYOND_HEAD": {"head"}, "UNKNOWN_STORE": {"store"}, "STORE_EXISTS": {"store"}, "TOKEN_NOT_FOUND": {"token"}, "USER_NOT_FOUND": {"object"}, "TOKEN_EXISTS": {"token"},
+	"BEYOND_HEAD": {"head"}, "UNKNOWN_STORE": {"store"}, "STORE_EXISTS": {"store"}, "TOKEN_NOT_FOUND": {"token"}, "USER_NOT_FOUND": {"object"}, "USER_EXISTS": {"object"}, "TOKEN_EXISTS": {"token"},
 }
 
 func TestEveryErrorHasItsCodeItsReasonAndItsFacts(t *testing.T) {

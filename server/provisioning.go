@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"github.com/pembadb/pemba/datastore"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
@@ -68,6 +70,24 @@ func (s *provisionings) GetUser(ctx context.Context, r *pembav1.GetUserRequest) 
 }
 
 func userState(s datastore.IdentityState) pembav1.UserState { return pembav1.UserState(s) }
+
+func (s *provisionings) CreateUser(ctx context.Context, r *pembav1.CreateUserRequest) (*pembav1.CreateUserResponse, error) {
+	l, o, err := s.lifecycle(ctx, r.Store, r.Id, r.RequestId, r.Reason, maxRequestID)
+	if err != nil {
+		return nil, err
+	}
+	if r.UserName == "" {
+		return nil, missing("user_name")
+	}
+	zookie, err := l.Create(ctx, o, provisioning.Draft{UserName: r.UserName, DisplayName: r.DisplayName, ExternalID: r.ExternalId}, r.RequestId)
+	if errors.Is(err, datastore.ErrAlreadyExists) {
+		return nil, withFacts(codes.AlreadyExists, pembav1.ErrorReason_ERROR_REASON_USER_EXISTS, err.Error(), datastore.Facts(err))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &pembav1.CreateUserResponse{Zookie: zookie}, nil
+}
 
 func (s *provisionings) set(ctx context.Context, store, id, requestID, reason string, state datastore.IdentityState) (string, error) {
 	l, o, err := s.lifecycle(ctx, store, id, requestID, reason, maxRequestID)

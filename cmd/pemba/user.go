@@ -12,7 +12,8 @@ import (
 )
 
 func (a *app) userCommand() *cobra.Command {
-	return group("user", "Look at users, suspend, reactivate, delete and erase them",
+	return group("user", "Create users, look at them, suspend, reactivate, delete and erase them",
+		a.userCreateCommand(),
 		a.userShowCommand(),
 		a.userChangeCommand("suspend", "Deny a user everything at once, and keep its relationships",
 			"Deny a user everything at once, and keep its relationships. One who is suspended\nalready stays so.",
@@ -96,6 +97,47 @@ func (a *app) userShowCommand() *cobra.Command {
 	return a.backward(a.remote(cmd, true, true))
 }
 
+func (a *app) userCreateCommand() *cobra.Command {
+	r := &pb.CreateUserRequest{}
+	cmd := &cobra.Command{
+		Use:     "create USER",
+		Short:   "Create a user",
+		Long:    "Create a user, active, or one anew who was removed, which restores no membership.\nThe id never changes.",
+		Example: `  pemba user create user:ada --user-name ada@example.com --display-name 'Ada Lovelace'`,
+		Args:    takes("USER"),
+	}
+	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) (err error) {
+		if r.UserName == "" {
+			return usagef("give the name that the user signs in with: --user-name NAME")
+		}
+		if r.Id, err = parseUser(args[0]); err != nil {
+			return err
+		}
+		r.Store = c.store
+		done, err := c.users.CreateUser(ctx, r)
+		if err != nil {
+			return err
+		}
+		return a.printZookie(done.Zookie)
+	})
+	f := cmd.Flags()
+	f.StringVar(&r.UserName, "user-name", "", "the name that the user signs in with; no two users share one")
+	f.StringVar(&r.DisplayName, "display-name", "", "the name to show")
+	f.StringVar(&r.ExternalId, "external-id", "", "the user's id where it comes from; no two users share one")
+	addRequest(f, &r.RequestId, &r.Reason)
+	return a.remote(cmd, true, false)
+}
+
+func (a *app) printZookie(zookie string) error {
+	if a.json() {
+		return document(a.out, struct {
+			Zookie string `json:"zookie"`
+		}{zookie})
+	}
+	a.printf("zookie %s\n", zookie)
+	return nil
+}
+
 func (a *app) userChangeCommand(verb, short, long string, change func(ctx context.Context, c *connection, user, id, reason string) (string, error)) *cobra.Command {
 	var id, reason string
 	cmd := &cobra.Command{
@@ -114,13 +156,7 @@ func (a *app) userChangeCommand(verb, short, long string, change func(ctx contex
 		if err != nil {
 			return err
 		}
-		if a.json() {
-			return document(a.out, struct {
-				Zookie string `json:"zookie"`
-			}{zookie})
-		}
-		a.printf("zookie %s\n", zookie)
-		return nil
+		return a.printZookie(zookie)
 	})
 	addRequest(cmd.Flags(), &id, &reason)
 	return a.remote(cmd, true, false)

@@ -126,6 +126,9 @@ const (
 	ErrorReason_ERROR_REASON_TOKEN_EXISTS ErrorReason = 84
 	// NOT_FOUND. There is no user of this id, or it was removed. Metadata: object.
 	ErrorReason_ERROR_REASON_USER_NOT_FOUND ErrorReason = 85
+	// ALREADY_EXISTS. There is a user of this id, user name or external id. Metadata: object (which has it), attribute (unless
+	// it is the id).
+	ErrorReason_ERROR_REASON_USER_EXISTS ErrorReason = 86
 	// UNAUTHENTICATED. The call brought no token.
 	ErrorReason_ERROR_REASON_NO_TOKEN ErrorReason = 90
 	// UNAUTHENTICATED. The call's token is none of the server's, or was revoked.
@@ -189,6 +192,7 @@ var (
 		83:  "ERROR_REASON_TOKEN_NOT_FOUND",
 		84:  "ERROR_REASON_TOKEN_EXISTS",
 		85:  "ERROR_REASON_USER_NOT_FOUND",
+		86:  "ERROR_REASON_USER_EXISTS",
 		90:  "ERROR_REASON_NO_TOKEN",
 		91:  "ERROR_REASON_UNKNOWN_TOKEN",
 		92:  "ERROR_REASON_ROLE_TOO_WEAK",
@@ -241,6 +245,7 @@ var (
 		"ERROR_REASON_TOKEN_NOT_FOUND":         83,
 		"ERROR_REASON_TOKEN_EXISTS":            84,
 		"ERROR_REASON_USER_NOT_FOUND":          85,
+		"ERROR_REASON_USER_EXISTS":             86,
 		"ERROR_REASON_NO_TOKEN":                90,
 		"ERROR_REASON_UNKNOWN_TOKEN":           91,
 		"ERROR_REASON_ROLE_TOO_WEAK":           92,
@@ -283,7 +288,7 @@ var File_pemba_v1_error_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x14pemba/v1/error.proto\x12\bpemba.v1*\x8d\r\n" +
+	"\x14pemba/v1/error.proto\x12\bpemba.v1*\xab\r\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_MISSING_FIELD\x10\x01\x12\x1f\n" +
@@ -327,7 +332,8 @@ const file_pemba_v1_error_proto_rawDesc = "" +
 	"\x1cERROR_REASON_STORE_PROTECTED\x10R\x12 \n" +
 	"\x1cERROR_REASON_TOKEN_NOT_FOUND\x10S\x12\x1d\n" +
 	"\x19ERROR_REASON_TOKEN_EXISTS\x10T\x12\x1f\n" +
-	"\x1bERROR_REASON_USER_NOT_FOUND\x10U\x12\x19\n" +
+	"\x1bERROR_REASON_USER_NOT_FOUND\x10U\x12\x1c\n" +
+	"\x18ERROR_REASON_USER_EXISTS\x10V\x12\x19\n" +
 	"\x15ERROR_REASON_NO_TOKEN\x10Z\x12\x1e\n" +
 	"\x1aERROR_REASON_UNKNOWN_TOKEN\x10[\x12\x1e\n" +
 	"\x1aERROR_REASON_ROLE_TOO_WEAK\x10\\\x12\"\n" +

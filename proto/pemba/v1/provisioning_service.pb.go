@@ -271,6 +271,152 @@ func (x *GetUserResponse) GetUser() *User {
 	return nil
 }
 
+// Asks to make a user.
+type CreateUserRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The store's name. Empty: `default`.
+	Store string `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
+	// The user's id, which never changes. Required.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// An id for this request: 1 to 128 bytes of printable ASCII without white space. Empty: Pemba draws one.
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Why, for the history: up to 1,024 bytes of printable UTF-8.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The name that the user signs in with; no two users share one, whatever the case of its letters. Required.
+	UserName string `protobuf:"bytes,5,opt,name=user_name,json=userName,proto3" json:"user_name,omitempty"`
+	// The name to show. Empty: none.
+	DisplayName string `protobuf:"bytes,6,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// The user's id where it comes from; no two users share one. Empty: none.
+	ExternalId    string `protobuf:"bytes,7,opt,name=external_id,json=externalId,proto3" json:"external_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateUserRequest) Reset() {
+	*x = CreateUserRequest{}
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateUserRequest) ProtoMessage() {}
+
+func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateUserRequest.ProtoReflect.Descriptor instead.
+func (*CreateUserRequest) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CreateUserRequest) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
+}
+
+func (x *CreateUserRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CreateUserRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CreateUserRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CreateUserRequest) GetUserName() string {
+	if x != nil {
+		return x.UserName
+	}
+	return ""
+}
+
+func (x *CreateUserRequest) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *CreateUserRequest) GetExternalId() string {
+	if x != nil {
+		return x.ExternalId
+	}
+	return ""
+}
+
+// The user is made.
+type CreateUserResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From this revision on.
+	Zookie        string `protobuf:"bytes,1,opt,name=zookie,proto3" json:"zookie,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateUserResponse) Reset() {
+	*x = CreateUserResponse{}
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateUserResponse) ProtoMessage() {}
+
+func (x *CreateUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateUserResponse.ProtoReflect.Descriptor instead.
+func (*CreateUserResponse) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CreateUserResponse) GetZookie() string {
+	if x != nil {
+		return x.Zookie
+	}
+	return ""
+}
+
 // Asks to suspend a user.
 type SuspendUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -288,7 +434,7 @@ type SuspendUserRequest struct {
 
 func (x *SuspendUserRequest) Reset() {
 	*x = SuspendUserRequest{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[3]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -300,7 +446,7 @@ func (x *SuspendUserRequest) String() string {
 func (*SuspendUserRequest) ProtoMessage() {}
 
 func (x *SuspendUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[3]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -313,7 +459,7 @@ func (x *SuspendUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendUserRequest.ProtoReflect.Descriptor instead.
 func (*SuspendUserRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{3}
+	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SuspendUserRequest) GetStore() string {
@@ -355,7 +501,7 @@ type SuspendUserResponse struct {
 
 func (x *SuspendUserResponse) Reset() {
 	*x = SuspendUserResponse{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[4]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +513,7 @@ func (x *SuspendUserResponse) String() string {
 func (*SuspendUserResponse) ProtoMessage() {}
 
 func (x *SuspendUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[4]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +526,7 @@ func (x *SuspendUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendUserResponse.ProtoReflect.Descriptor instead.
 func (*SuspendUserResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{4}
+	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SuspendUserResponse) GetZookie() string {
@@ -407,7 +553,7 @@ type ReactivateUserRequest struct {
 
 func (x *ReactivateUserRequest) Reset() {
 	*x = ReactivateUserRequest{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[5]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +565,7 @@ func (x *ReactivateUserRequest) String() string {
 func (*ReactivateUserRequest) ProtoMessage() {}
 
 func (x *ReactivateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[5]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +578,7 @@ func (x *ReactivateUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReactivateUserRequest.ProtoReflect.Descriptor instead.
 func (*ReactivateUserRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{5}
+	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReactivateUserRequest) GetStore() string {
@@ -474,7 +620,7 @@ type ReactivateUserResponse struct {
 
 func (x *ReactivateUserResponse) Reset() {
 	*x = ReactivateUserResponse{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[6]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -486,7 +632,7 @@ func (x *ReactivateUserResponse) String() string {
 func (*ReactivateUserResponse) ProtoMessage() {}
 
 func (x *ReactivateUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[6]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -499,7 +645,7 @@ func (x *ReactivateUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReactivateUserResponse.ProtoReflect.Descriptor instead.
 func (*ReactivateUserResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{6}
+	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReactivateUserResponse) GetZookie() string {
@@ -526,7 +672,7 @@ type DeleteUserRequest struct {
 
 func (x *DeleteUserRequest) Reset() {
 	*x = DeleteUserRequest{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[7]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +684,7 @@ func (x *DeleteUserRequest) String() string {
 func (*DeleteUserRequest) ProtoMessage() {}
 
 func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[7]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +697,7 @@ func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserRequest.ProtoReflect.Descriptor instead.
 func (*DeleteUserRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{7}
+	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeleteUserRequest) GetStore() string {
@@ -593,7 +739,7 @@ type DeleteUserResponse struct {
 
 func (x *DeleteUserResponse) Reset() {
 	*x = DeleteUserResponse{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[8]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +751,7 @@ func (x *DeleteUserResponse) String() string {
 func (*DeleteUserResponse) ProtoMessage() {}
 
 func (x *DeleteUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[8]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +764,7 @@ func (x *DeleteUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserResponse.ProtoReflect.Descriptor instead.
 func (*DeleteUserResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{8}
+	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteUserResponse) GetZookie() string {
@@ -645,7 +791,7 @@ type EraseUserRequest struct {
 
 func (x *EraseUserRequest) Reset() {
 	*x = EraseUserRequest{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[9]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +803,7 @@ func (x *EraseUserRequest) String() string {
 func (*EraseUserRequest) ProtoMessage() {}
 
 func (x *EraseUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[9]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +816,7 @@ func (x *EraseUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EraseUserRequest.ProtoReflect.Descriptor instead.
 func (*EraseUserRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{9}
+	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EraseUserRequest) GetStore() string {
@@ -712,7 +858,7 @@ type EraseUserResponse struct {
 
 func (x *EraseUserResponse) Reset() {
 	*x = EraseUserResponse{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[10]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +870,7 @@ func (x *EraseUserResponse) String() string {
 func (*EraseUserResponse) ProtoMessage() {}
 
 func (x *EraseUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[10]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +883,7 @@ func (x *EraseUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EraseUserResponse.ProtoReflect.Descriptor instead.
 func (*EraseUserResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{10}
+	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EraseUserResponse) GetZookie() string {
@@ -767,7 +913,7 @@ type OffboardRequest struct {
 
 func (x *OffboardRequest) Reset() {
 	*x = OffboardRequest{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[11]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +925,7 @@ func (x *OffboardRequest) String() string {
 func (*OffboardRequest) ProtoMessage() {}
 
 func (x *OffboardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[11]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +938,7 @@ func (x *OffboardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardRequest.ProtoReflect.Descriptor instead.
 func (*OffboardRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{11}
+	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *OffboardRequest) GetStore() string {
@@ -849,7 +995,7 @@ type OffboardResponse struct {
 
 func (x *OffboardResponse) Reset() {
 	*x = OffboardResponse{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[12]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +1007,7 @@ func (x *OffboardResponse) String() string {
 func (*OffboardResponse) ProtoMessage() {}
 
 func (x *OffboardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[12]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +1020,7 @@ func (x *OffboardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardResponse.ProtoReflect.Descriptor instead.
 func (*OffboardResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{12}
+	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *OffboardResponse) GetOperationId() string {
@@ -930,7 +1076,19 @@ const file_pemba_v1_provisioning_service_proto_rawDesc = "" +
 	"\x02id\x18\x03 \x01(\tR\x02id\"M\n" +
 	"\x0fGetUserResponse\x12\x16\n" +
 	"\x06zookie\x18\x01 \x01(\tR\x06zookie\x12\"\n" +
-	"\x04user\x18\x02 \x01(\v2\x0e.pemba.v1.UserR\x04user\"q\n" +
+	"\x04user\x18\x02 \x01(\v2\x0e.pemba.v1.UserR\x04user\"\xd1\x01\n" +
+	"\x11CreateUserRequest\x12\x14\n" +
+	"\x05store\x18\x01 \x01(\tR\x05store\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1b\n" +
+	"\tuser_name\x18\x05 \x01(\tR\buserName\x12!\n" +
+	"\fdisplay_name\x18\x06 \x01(\tR\vdisplayName\x12\x1f\n" +
+	"\vexternal_id\x18\a \x01(\tR\n" +
+	"externalId\",\n" +
+	"\x12CreateUserResponse\x12\x16\n" +
+	"\x06zookie\x18\x01 \x01(\tR\x06zookie\"q\n" +
 	"\x12SuspendUserRequest\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1d\n" +
@@ -979,9 +1137,11 @@ const file_pemba_v1_provisioning_service_proto_rawDesc = "" +
 	"\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11USER_STATE_ACTIVE\x10\x01\x12\x18\n" +
 	"\x14USER_STATE_SUSPENDED\x10\x02\x12\x16\n" +
-	"\x12USER_STATE_REMOVED\x10\x032\xca\x03\n" +
+	"\x12USER_STATE_REMOVED\x10\x032\x93\x04\n" +
 	"\x13ProvisioningService\x12>\n" +
-	"\aGetUser\x12\x18.pemba.v1.GetUserRequest\x1a\x19.pemba.v1.GetUserResponse\x12J\n" +
+	"\aGetUser\x12\x18.pemba.v1.GetUserRequest\x1a\x19.pemba.v1.GetUserResponse\x12G\n" +
+	"\n" +
+	"CreateUser\x12\x1b.pemba.v1.CreateUserRequest\x1a\x1c.pemba.v1.CreateUserResponse\x12J\n" +
 	"\vSuspendUser\x12\x1c.pemba.v1.SuspendUserRequest\x1a\x1d.pemba.v1.SuspendUserResponse\x12S\n" +
 	"\x0eReactivateUser\x12\x1f.pemba.v1.ReactivateUserRequest\x1a .pemba.v1.ReactivateUserResponse\x12G\n" +
 	"\n" +
@@ -1002,47 +1162,51 @@ func file_pemba_v1_provisioning_service_proto_rawDescGZIP() []byte {
 }
 
 var file_pemba_v1_provisioning_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_pemba_v1_provisioning_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_pemba_v1_provisioning_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_pemba_v1_provisioning_service_proto_goTypes = []any{
 	(UserState)(0),                 // 0: pemba.v1.UserState
 	(*User)(nil),                   // 1: pemba.v1.User
 	(*GetUserRequest)(nil),         // 2: pemba.v1.GetUserRequest
 	(*GetUserResponse)(nil),        // 3: pemba.v1.GetUserResponse
-	(*SuspendUserRequest)(nil),     // 4: pemba.v1.SuspendUserRequest
-	(*SuspendUserResponse)(nil),    // 5: pemba.v1.SuspendUserResponse
-	(*ReactivateUserRequest)(nil),  // 6: pemba.v1.ReactivateUserRequest
-	(*ReactivateUserResponse)(nil), // 7: pemba.v1.ReactivateUserResponse
-	(*DeleteUserRequest)(nil),      // 8: pemba.v1.DeleteUserRequest
-	(*DeleteUserResponse)(nil),     // 9: pemba.v1.DeleteUserResponse
-	(*EraseUserRequest)(nil),       // 10: pemba.v1.EraseUserRequest
-	(*EraseUserResponse)(nil),      // 11: pemba.v1.EraseUserResponse
-	(*OffboardRequest)(nil),        // 12: pemba.v1.OffboardRequest
-	(*OffboardResponse)(nil),       // 13: pemba.v1.OffboardResponse
-	(*structpb.Struct)(nil),        // 14: google.protobuf.Struct
-	(*Consistency)(nil),            // 15: pemba.v1.Consistency
-	(*Relationship)(nil),           // 16: pemba.v1.Relationship
+	(*CreateUserRequest)(nil),      // 4: pemba.v1.CreateUserRequest
+	(*CreateUserResponse)(nil),     // 5: pemba.v1.CreateUserResponse
+	(*SuspendUserRequest)(nil),     // 6: pemba.v1.SuspendUserRequest
+	(*SuspendUserResponse)(nil),    // 7: pemba.v1.SuspendUserResponse
+	(*ReactivateUserRequest)(nil),  // 8: pemba.v1.ReactivateUserRequest
+	(*ReactivateUserResponse)(nil), // 9: pemba.v1.ReactivateUserResponse
+	(*DeleteUserRequest)(nil),      // 10: pemba.v1.DeleteUserRequest
+	(*DeleteUserResponse)(nil),     // 11: pemba.v1.DeleteUserResponse
+	(*EraseUserRequest)(nil),       // 12: pemba.v1.EraseUserRequest
+	(*EraseUserResponse)(nil),      // 13: pemba.v1.EraseUserResponse
+	(*OffboardRequest)(nil),        // 14: pemba.v1.OffboardRequest
+	(*OffboardResponse)(nil),       // 15: pemba.v1.OffboardResponse
+	(*structpb.Struct)(nil),        // 16: google.protobuf.Struct
+	(*Consistency)(nil),            // 17: pemba.v1.Consistency
+	(*Relationship)(nil),           // 18: pemba.v1.Relationship
 }
 var file_pemba_v1_provisioning_service_proto_depIdxs = []int32{
 	0,  // 0: pemba.v1.User.state:type_name -> pemba.v1.UserState
-	14, // 1: pemba.v1.User.attributes:type_name -> google.protobuf.Struct
-	15, // 2: pemba.v1.GetUserRequest.consistency:type_name -> pemba.v1.Consistency
+	16, // 1: pemba.v1.User.attributes:type_name -> google.protobuf.Struct
+	17, // 2: pemba.v1.GetUserRequest.consistency:type_name -> pemba.v1.Consistency
 	1,  // 3: pemba.v1.GetUserResponse.user:type_name -> pemba.v1.User
 	0,  // 4: pemba.v1.OffboardResponse.state:type_name -> pemba.v1.UserState
-	16, // 5: pemba.v1.OffboardResponse.removed:type_name -> pemba.v1.Relationship
+	18, // 5: pemba.v1.OffboardResponse.removed:type_name -> pemba.v1.Relationship
 	2,  // 6: pemba.v1.ProvisioningService.GetUser:input_type -> pemba.v1.GetUserRequest
-	4,  // 7: pemba.v1.ProvisioningService.SuspendUser:input_type -> pemba.v1.SuspendUserRequest
-	6,  // 8: pemba.v1.ProvisioningService.ReactivateUser:input_type -> pemba.v1.ReactivateUserRequest
-	8,  // 9: pemba.v1.ProvisioningService.DeleteUser:input_type -> pemba.v1.DeleteUserRequest
-	10, // 10: pemba.v1.ProvisioningService.EraseUser:input_type -> pemba.v1.EraseUserRequest
-	12, // 11: pemba.v1.ProvisioningService.Offboard:input_type -> pemba.v1.OffboardRequest
-	3,  // 12: pemba.v1.ProvisioningService.GetUser:output_type -> pemba.v1.GetUserResponse
-	5,  // 13: pemba.v1.ProvisioningService.SuspendUser:output_type -> pemba.v1.SuspendUserResponse
-	7,  // 14: pemba.v1.ProvisioningService.ReactivateUser:output_type -> pemba.v1.ReactivateUserResponse
-	9,  // 15: pemba.v1.ProvisioningService.DeleteUser:output_type -> pemba.v1.DeleteUserResponse
-	11, // 16: pemba.v1.ProvisioningService.EraseUser:output_type -> pemba.v1.EraseUserResponse
-	13, // 17: pemba.v1.ProvisioningService.Offboard:output_type -> pemba.v1.OffboardResponse
-	12, // [12:18] is the sub-list for method output_type
-	6,  // [6:12] is the sub-list for method input_type
+	4,  // 7: pemba.v1.ProvisioningService.CreateUser:input_type -> pemba.v1.CreateUserRequest
+	6,  // 8: pemba.v1.ProvisioningService.SuspendUser:input_type -> pemba.v1.SuspendUserRequest
+	8,  // 9: pemba.v1.ProvisioningService.ReactivateUser:input_type -> pemba.v1.ReactivateUserRequest
+	10, // 10: pemba.v1.ProvisioningService.DeleteUser:input_type -> pemba.v1.DeleteUserRequest
+	12, // 11: pemba.v1.ProvisioningService.EraseUser:input_type -> pemba.v1.EraseUserRequest
+	14, // 12: pemba.v1.ProvisioningService.Offboard:input_type -> pemba.v1.OffboardRequest
+	3,  // 13: pemba.v1.ProvisioningService.GetUser:output_type -> pemba.v1.GetUserResponse
+	5,  // 14: pemba.v1.ProvisioningService.CreateUser:output_type -> pemba.v1.CreateUserResponse
+	7,  // 15: pemba.v1.ProvisioningService.SuspendUser:output_type -> pemba.v1.SuspendUserResponse
+	9,  // 16: pemba.v1.ProvisioningService.ReactivateUser:output_type -> pemba.v1.ReactivateUserResponse
+	11, // 17: pemba.v1.ProvisioningService.DeleteUser:output_type -> pemba.v1.DeleteUserResponse
+	13, // 18: pemba.v1.ProvisioningService.EraseUser:output_type -> pemba.v1.EraseUserResponse
+	15, // 19: pemba.v1.ProvisioningService.Offboard:output_type -> pemba.v1.OffboardResponse
+	13, // [13:20] is the sub-list for method output_type
+	6,  // [6:13] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name
@@ -1061,7 +1225,7 @@ func file_pemba_v1_provisioning_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pemba_v1_provisioning_service_proto_rawDesc), len(file_pemba_v1_provisioning_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	ProvisioningService_GetUser_FullMethodName        = "/pemba.v1.ProvisioningService/GetUser"
+	ProvisioningService_CreateUser_FullMethodName     = "/pemba.v1.ProvisioningService/CreateUser"
 	ProvisioningService_SuspendUser_FullMethodName    = "/pemba.v1.ProvisioningService/SuspendUser"
 	ProvisioningService_ReactivateUser_FullMethodName = "/pemba.v1.ProvisioningService/ReactivateUser"
 	ProvisioningService_DeleteUser_FullMethodName     = "/pemba.v1.ProvisioningService/DeleteUser"
@@ -39,6 +40,13 @@ type ProvisioningServiceClient interface {
 	// Errors on top of those of every call: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT). Needs
 	// the role provisioner or auditor.
 	GetUser(ctx context.Context, in *GetUserRequest, opts ...grpc.CallOption) (*GetUserResponse, error)
+	// CreateUser makes a user, active, under an id that the caller chooses, or makes a removed one anew, which restores no
+	// membership. SCIM shows the user like those it created itself.
+	//
+	// Errors on top of those of every call: ALREADY_EXISTS (USER_EXISTS, REQUEST_ID_REUSED), INVALID_ARGUMENT (MISSING_FIELD,
+	// INVALID_OBJECT, INVALID_FIELD), FAILED_PRECONDITION (UNKNOWN_TYPE, SUBJECT_NOT_ALLOWED: the schema does not define the
+	// type user). Needs the role provisioner.
+	CreateUser(ctx context.Context, in *CreateUserRequest, opts ...grpc.CallOption) (*CreateUserResponse, error)
 	// SuspendUser denies a user everything from the next check on that has reached the returned zookie, and leaves all
 	// relationships as they are. A user who is suspended already stays so, and nothing is written.
 	//
@@ -82,6 +90,16 @@ func (c *provisioningServiceClient) GetUser(ctx context.Context, in *GetUserRequ
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetUserResponse)
 	err := c.cc.Invoke(ctx, ProvisioningService_GetUser_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *provisioningServiceClient) CreateUser(ctx context.Context, in *CreateUserRequest, opts ...grpc.CallOption) (*CreateUserResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateUserResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_CreateUser_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -159,6 +177,13 @@ type ProvisioningServiceServer interface {
 	// Errors on top of those of every call: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT). Needs
 	// the role provisioner or auditor.
 	GetUser(context.Context, *GetUserRequest) (*GetUserResponse, error)
+	// CreateUser makes a user, active, under an id that the caller chooses, or makes a removed one anew, which restores no
+	// membership. SCIM shows the user like those it created itself.
+	//
+	// Errors on top of those of every call: ALREADY_EXISTS (USER_EXISTS, REQUEST_ID_REUSED), INVALID_ARGUMENT (MISSING_FIELD,
+	// INVALID_OBJECT, INVALID_FIELD), FAILED_PRECONDITION (UNKNOWN_TYPE, SUBJECT_NOT_ALLOWED: the schema does not define the
+	// type user). Needs the role provisioner.
+	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
 	// SuspendUser denies a user everything from the next check on that has reached the returned zookie, and leaves all
 	// relationships as they are. A user who is suspended already stays so, and nothing is written.
 	//
@@ -200,6 +225,9 @@ type UnimplementedProvisioningServiceServer struct{}
 
 func (UnimplementedProvisioningServiceServer) GetUser(context.Context, *GetUserRequest) (*GetUserResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetUser not implemented")
+}
+func (UnimplementedProvisioningServiceServer) CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateUser not implemented")
 }
 func (UnimplementedProvisioningServiceServer) SuspendUser(context.Context, *SuspendUserRequest) (*SuspendUserResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SuspendUser not implemented")
@@ -251,6 +279,24 @@ func _ProvisioningService_GetUser_Handler(srv interface{}, ctx context.Context, 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ProvisioningServiceServer).GetUser(ctx, req.(*GetUserRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProvisioningService_CreateUser_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateUserRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).CreateUser(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_CreateUser_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).CreateUser(ctx, req.(*CreateUserRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -348,6 +394,10 @@ var ProvisioningService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetUser",
 			Handler:    _ProvisioningService_GetUser_Handler,
+		},
+		{
+			MethodName: "CreateUser",
+			Handler:    _ProvisioningService_CreateUser_Handler,
 		},
 		{
 			MethodName: "SuspendUser",

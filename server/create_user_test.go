@@ -1,0 +1,60 @@
+package server_test
+
+import (
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
+)
+
+func TestACreatedUserIsThereOnceUnderItsNames(t *testing.T) {
+	n := documents(t, offboardSchema)
+	users, ctx := pembav1.NewProvisioningServiceClient(n.conn), t.Context()
+	ada := &pembav1.CreateUserRequest{Id: "ada", UserName: "Ada@example.com", DisplayName: "Ada", ExternalId: "E1", RequestId: "c1"}
+	var zookie string
+	for range 2 { // the second is a retry
+		r, err := users.CreateUser(ctx, ada)
+		if err != nil || zookie != "" && r.Zookie != zookie {
+			t.Fatalf("created at %v, %v; before at %q", r, err, zookie)
+		}
+		zookie = r.Zookie
+	}
+	r, err := users.GetUser(ctx, &pembav1.GetUserRequest{Id: "ada", Consistency: &pembav1.Consistency{Requirement: &pembav1.Consistency_AtLeastAsFresh{AtLeastAsFresh: zookie}}})
+	if err != nil || r.User.State != pembav1.UserState_USER_STATE_ACTIVE {
+		t.Fatalf("the user is %v, %v", r, err)
+	}
+	for name, want := range map[string]string{"userName": "Ada@example.com", "displayName": "Ada", "externalId": "E1"} {
+		if got := r.User.Attributes.GetFields()[name].GetStringValue(); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	for what, second := range map[string]*pembav1.CreateUserRequest{
+		"the same id":                    {Id: "ada", UserName: "other"},
+		"the user name in other letters": {Id: "eve", UserName: "aDA@EXAMPLE.com"},
+		"the external id":                {Id: "eve", UserName: "eve", ExternalId: "E1"},
+	} {
+		_, err := users.CreateUser(ctx, second)
+		expect(t, what, err, codes.AlreadyExists, "USER_EXISTS")
+	}
+	_, err = users.CreateUser(ctx, &pembav1.CreateUserRequest{Id: "eve"})
+	expect(t, "no user name", err, codes.InvalidArgument, "MISSING_FIELD")
+	_, err = users.CreateUser(ctx, &pembav1.CreateUserRequest{Id: "*", UserName: "all"})
+	expect(t, "everybody", err, codes.InvalidArgument, "INVALID_OBJECT")
+
+	own := n.write(t, "group:eng#member@user:ada", "document:d#viewer@group:eng#member").Zookie
+	if !n.views(t, "ada", "d", own) {
+		t.Fatal("she does not view what her group does")
+	}
+	if _, err := users.DeleteUser(ctx, &pembav1.DeleteUserRequest{Id: "ada"}); err != nil {
+		t.Fatal(err)
+	}
+	ada.RequestId = ""
+	anew, err := users.CreateUser(ctx, ada)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.views(t, "ada", "d", anew.Zookie) {
+		t.Error("created again, she has her membership back")
+	}
+}

@@ -62,6 +62,10 @@ func (s *Server) HTTP(external string) *HTTP {
 		MaxHeaderBytes:    maxHeaders,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: min(s.limits.Streams, 250)},
+	}
+	if s.config.TLS != nil {
+		h.server.TLSConfig = s.config.TLS.Config("h2", "http/1.1")
 	}
 	return h
 }
@@ -82,7 +86,13 @@ func (h *HTTP) timed(next http.Handler, limit time.Duration) http.Handler {
 
 // Serve answers on lis until GracefulStop; it returns nil then.
 func (h *HTTP) Serve(lis net.Listener) error {
-	if err := h.server.Serve(lis); err != http.ErrServerClosed {
+	err := error(nil)
+	if h.server.TLSConfig != nil {
+		err = h.server.ServeTLS(lis, "", "")
+	} else {
+		err = h.server.Serve(lis)
+	}
+	if err != http.ErrServerClosed {
 		return err
 	}
 	return nil
@@ -118,6 +128,9 @@ func (s *Server) scimSession(external string, counts *provisioning.Counts) func(
 		base := external
 		if base == "" {
 			base = "http://" + r.Host
+			if r.TLS != nil {
+				base = "https://" + r.Host
+			}
 		}
 		return &scim.Session{
 			Directory: &provisioning.Directory{Datastore: s.ds, Store: st.ID, Actor: c.name, Counts: counts},

@@ -22,6 +22,8 @@ import (
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -40,6 +42,8 @@ type Config struct {
 	Token string
 	// Limits bound what one request may bring and cost.
 	Limits Limits
+	// TLS encrypts what the server and its HTTP listener serve; nil is plain text.
+	TLS *TLS
 	// Metrics, if set, takes what the server counts.
 	Metrics prometheus.Registerer
 	// Logger takes what goes wrong; nil is slog.Default.
@@ -95,6 +99,7 @@ func New(c Config) (*Server, error) {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	// Handlers end before Stop returns, so that nobody uses a closed datastore.
 	s.grpc = grpc.NewServer(
+		grpc.Creds(s.credentials()),
 		grpc.InTapHandle(s.tap),
 		// What is over the limit, but not by far, is refused with its reason.
 		grpc.MaxRecvMsgSize(2*s.limits.RequestBytes),
@@ -125,6 +130,14 @@ func New(c Config) (*Server, error) {
 	healthv1.RegisterHealthServer(s, s.health)
 	reflection.Register(s.grpc)
 	return s, nil
+}
+
+// credentials are how gRPC's connections are encrypted, if at all.
+func (s *Server) credentials() credentials.TransportCredentials {
+	if s.config.TLS == nil {
+		return insecure.NewCredentials()
+	}
+	return credentials.NewTLS(s.config.TLS.Config("h2"))
 }
 
 // Serve answers on lis until the Server stops; it returns nil then.

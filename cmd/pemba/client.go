@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	pb "github.com/pembadb/pemba/proto/pemba/v1"
@@ -29,6 +28,7 @@ const maxMessage = 256 << 20
 type clientFlags struct {
 	addr, token, tokenFile, store, consistency, past string
 	timeout                                          time.Duration
+	tls                                              clientTLS
 }
 
 // remote gives a command the flags of a client. Which of store and consistency mean something to it, it says itself.
@@ -40,6 +40,7 @@ func (a *app) remote(cmd *cobra.Command, store, consistency bool) *cobra.Command
 	withEnv(f, "token", "PEMBA_TOKEN")
 	f.StringVar(&a.client.tokenFile, "token-file", "", "a file with the token to call with")
 	withEnv(f, "token-file", "PEMBA_TOKEN_FILE")
+	a.client.tls.add(f)
 	f.DurationVar(&a.client.timeout, "timeout", 0, "give up after this time; 0 waits as long as it takes")
 	if store {
 		f.StringVar(&a.client.store, "store", "default", "the store's name")
@@ -119,8 +120,12 @@ func (a *app) dial() (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
+	encrypted, err := a.client.tls.credentials()
+	if err != nil {
+		return nil, err
+	}
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(encrypted),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithUserAgent("pemba/" + version()),
 	}

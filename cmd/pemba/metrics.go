@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -24,14 +25,19 @@ type observed struct {
 	server   *http.Server
 }
 
-// observe listens for scrapes on addr; none if it is empty.
-func observe(addr string) (*observed, error) {
+// observe listens for scrapes, in plain text on loopback, and elsewhere as the
+// other listeners do; nowhere without an address.
+func observe(s *serving) (*observed, error) {
+	addr := s.metricsAddr
 	if addr == "" {
 		return nil, nil
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen for metrics on %s: %w; stop what listens there, or choose another --metrics-addr", addr, err)
+	}
+	if s.tls != nil && !loopback(addr) {
+		l = tls.NewListener(l, s.tls.Config("http/1.1"))
 	}
 	o := &observed{registry: prometheus.NewRegistry(), listen: l}
 	o.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -35,6 +35,9 @@ type remoteError struct {
 func (e remoteError) Error() string {
 	text := e.status.Message()
 	if e.status.Code() == codes.Unavailable && e.reason() == "" {
+		if why := handshake(text); why != "" {
+			return fmt.Sprintf("cannot talk to the server at %s: %s", e.addr, why)
+		}
 		return fmt.Sprintf("cannot reach a Pemba server at %s: %s; start one with `pemba serve`, or name another with --addr or PEMBA_ADDR",
 			e.addr, lastCause(text))
 	}

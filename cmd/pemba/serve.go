@@ -33,6 +33,8 @@ type serving struct {
 	httpAddr         string
 	httpURL          string
 	cluster          cluster
+	encryption       encryption
+	tls              *server.TLS // nil: plain text
 	limits           server.Limits
 	log              *slog.Logger
 }
@@ -53,8 +55,9 @@ many servers share, and that ` + "`pemba migrate`" + ` has prepared.
 When the server is ready it prints one line; what it has to tell after that goes
 to standard error.
 
-Traffic is plain text; without a token the server listens on loopback only, and
-whoever reaches it may do everything.`,
+Without a certificate (--tls-cert, --tls-key) traffic is plain text, and the
+server listens on loopback only, unless --insecure says otherwise; so it does
+without a token, and then whoever reaches it may do everything.`,
 		Example: `  pemba serve
   pemba serve --datastore file:pemba.db
   PEMBA_TOKEN=secret pemba serve --datastore file:/var/lib/pemba/pemba.db --grpc-addr 127.0.0.1:50051`,
@@ -74,6 +77,7 @@ whoever reaches it may do everything.`,
 	addLimits(f, &s.limits, &s.keeper, &s.dispatch)
 	s.place.add(f)
 	s.cluster.add(f)
+	s.encryption.add(f)
 	f.StringVar(&s.metricsAddr, "metrics-addr", "", "where Prometheus metrics are served, over HTTP at /metrics; empty: nowhere")
 	withEnv(f, "metrics-addr", "PEMBA_METRICS_ADDR")
 	f.StringVar(&s.httpAddr, "http-addr", "", "where SCIM 2.0 is served, over HTTP at /scim/v2 and /stores/STORE/scim/v2; empty: nowhere")
@@ -116,13 +120,17 @@ func (a *app) serve(ctx context.Context, s serving) error {
 		return err
 	}
 	for _, addr := range []string{s.addr, s.httpAddr} {
-		if addr == "" || loopback(addr) {
-			continue
-		}
-		if token == "" {
+		if token == "" && addr != "" && !loopback(addr) {
 			return usagef("without a token the server listens on loopback only, and %s is not; give --token, PEMBA_TOKEN or a file, or listen on 127.0.0.1", addr)
 		}
-		s.log.Warn("tokens and answers cross the network in plain text; put a TLS proxy in front, or listen on loopback", "address", addr)
+	}
+	for _, l := range []struct{ flag, addr string }{{"grpc-addr", s.addr}, {"http-addr", s.httpAddr}, {"metrics-addr", s.metricsAddr}} {
+		if err := s.encryption.plainText(l.flag, l.addr, s.log); err != nil {
+			return err
+		}
+	}
+	if s.tls, err = s.encryption.open(s.log); err != nil {
+		return err
 	}
 	node, err := start(ctx, s, token)
 	if err != nil {
@@ -185,7 +193,7 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.observed, err = observe(s.metricsAddr); err != nil {
+	if n.observed, err = observe(&s); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
 	n.cache = dispatch.New(s.dispatch)
@@ -197,7 +205,7 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 		n.leave()
 		return nil, fmt.Errorf("open datastore %s: %w", &s.place, errors.Join(err, log.Close()))
 	}
-	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, Limits: s.limits, Logger: s.log, Metrics: n.observed.registerer()}); err != nil {
+	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, Limits: s.limits, TLS: s.tls, Logger: s.log, Metrics: n.observed.registerer()}); err != nil {
 		n.leave()
 		return nil, errors.Join(err, n.keeper.Close())
 	}

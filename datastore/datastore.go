@@ -7,6 +7,7 @@ package datastore
 import (
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"time"
 
@@ -161,6 +162,21 @@ type RowQuery struct {
 	Limit int
 }
 
+// Seed is a part of what a store held at its head by changes that were trimmed
+// where it comes from. Entries without Operations and Identities, written by
+// Update, are history and nothing else.
+type Seed struct {
+	// Start, if set, is where the history begins: the revision, hash and time of the
+	// anchor of trimmed history. The line must be at revision 0.
+	Start *Head
+	// Rows are relationships in force, each once in all seeds of a line.
+	Rows []Row
+	// Identities are versions with their Keys, oldest first of each.
+	Identities []Identity
+	Names      []string // that follow those there are
+	Schema     *SchemaText
+}
+
 // Tail is what a judge sees while the head is held.
 type Tail struct {
 	Head Head
@@ -235,6 +251,9 @@ type Log interface {
 	// as it is. DropLine removes a store with everything in it.
 	CreateLine(ctx context.Context, store StoreID, incarnation Incarnation) error
 	DropLine(ctx context.Context, store StoreID) error
+	// Plant puts into a line, in one transaction, what changes wrote that it does not
+	// have: see [Seed].
+	Plant(ctx context.Context, store StoreID, s Seed) error
 	// Lines returns the stores that have a line of history.
 	Lines(ctx context.Context) ([]StoreID, error)
 	Close() error
@@ -392,6 +411,10 @@ type Request struct {
 	Erase *tuple.Object `json:",omitempty"`
 	// Stores and tokens; for the store System only.
 	CreateStore *Store
+	// Restored tells that CreateStore has the id of a line that is there already, and
+	// Replaces the id of the empty store of that name, if there is one.
+	Restored    bool    `json:",omitempty"`
+	Replaces    StoreID `json:",omitempty"`
 	DeleteStore string
 	CreateToken *Token
 	RevokeToken string
@@ -438,6 +461,28 @@ type Verification struct {
 	// that came before Anchor and that nothing can be compared with.
 	OlderNames  int
 	OlderSchema bool
+}
+
+// RestoreOptions say what a backup becomes.
+type RestoreOptions struct {
+	// Name is that of the new store. One that exists is replaced if its history is
+	// empty.
+	Name          string
+	Actor, Reason string
+	// Revision, if not nil, is the last that is restored; At, if not zero, the time
+	// behind which no change is.
+	Revision *Revision
+	At       time.Time
+	// Keys gives what a version of an identity is found by.
+	Keys func(Identity) ([]IdentityKey, error)
+}
+
+// Restored is a store made from a backup.
+type Restored struct {
+	Store  Store
+	Head   Head
+	Backup Backup
+	Count  BackupCount // of the whole backup
 }
 
 // Datastore answers for stores. keeper.Open makes one over a Log.
@@ -490,5 +535,16 @@ type Datastore interface {
 	// report's error. ErrCorrupt names the first broken revision, or a relationship
 	// that differs and where it stands.
 	Verify(ctx context.Context, store StoreID, report func(Verification) error) (Verification, error)
+	// Backup writes a backup of a store to w, from its oldest kept change up to
+	// revision at, or to the head where at is nil, and verifies the hash chain on the
+	// way. ErrAhead; ErrCompacted where the history was trimmed and what the store
+	// held at that revision is no longer kept; ErrCorrupt, and nothing more is
+	// written, where the history is damaged.
+	Backup(ctx context.Context, store Store, at *Revision, w io.Writer) (Backup, BackupCount, error)
+	// Restore makes a store from a backup: a new line of history, of a new
+	// incarnation, with the same changes. The store appears when all of it is written
+	// and was read back and verified; on an error nothing is left. ErrBackup,
+	// ErrAlreadyExists, ErrCompacted, ErrAhead, ErrName.
+	Restore(ctx context.Context, in io.Reader, o RestoreOptions) (Restored, error)
 	Close() error
 }

@@ -96,3 +96,8 @@ func OverLimit(limit string, maximum int, what, advice string) error {
 	return With(fmt.Errorf("%s: %w of %d (%s); %s", what, ErrTooLarge, maximum, limit, advice),
 		"limit", limit, "maximum", strconv.Itoa(maximum))
 }
+
+// PlantedLate is the error of a line that has a history where it should begin.
+func PlantedLate(at Revision) error {
+	return fmt.Errorf("a history cannot begin where one is: the head is at revision %d", at)
+}

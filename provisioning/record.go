@@ -106,12 +106,33 @@ func identity(r *scim.Resource) (datastore.IdentityUpdate, error) {
 	if u.Attributes, err = tuple.CanonicalJSON(string(text)); err != nil {
 		return u, err
 	}
-	for _, name := range keysOf(r.Kind) {
-		if v, _ := r.Attributes[name].(string); v != "" {
-			u.Keys = append(u.Keys, key(name, v))
+	u.Keys = attributeKeys(r.Kind, r.Attributes)
+	return u, nil
+}
+
+// KeysOf is what a version of a user or group is found by. ErrCorrupt if its
+// attributes are not what a Directory writes.
+func KeysOf(i datastore.Identity) ([]datastore.IdentityKey, error) {
+	var attributes map[string]any
+	if i.Attributes != "" {
+		if err := json.Unmarshal([]byte(i.Attributes), &attributes); err != nil {
+			return nil, fmt.Errorf("%w: the attributes of %s: %w", datastore.ErrCorrupt, i.Object, err)
 		}
 	}
-	return u, nil
+	kind := scim.User
+	if i.Kind == datastore.Group {
+		kind = scim.Group
+	}
+	return attributeKeys(kind, attributes), nil
+}
+
+func attributeKeys(k scim.Kind, attributes map[string]any) (keys []datastore.IdentityKey) {
+	for _, name := range keysOf(k) {
+		if v, _ := attributes[name].(string); v != "" {
+			keys = append(keys, key(name, v))
+		}
+	}
+	return keys
 }
 
 func keysOf(k scim.Kind) []string {

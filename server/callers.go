@@ -79,6 +79,8 @@ var methods = map[string][]pembav1.Role{
 	"/pemba.v1.StoreService/ListStores":    readers,
 	"/pemba.v1.StoreService/CreateStore":   {admin},
 	"/pemba.v1.StoreService/DeleteStore":   {admin},
+	"/pemba.v1.StoreService/BackupStore":   {admin},
+	"/pemba.v1.StoreService/RestoreStore":  {admin},
 	"/pemba.v1.TokenService/CreateToken":   {admin},
 	"/pemba.v1.TokenService/ListTokens":    {auditor},
 	"/pemba.v1.TokenService/RevokeToken":   {admin},
@@ -132,11 +134,12 @@ var methods = map[string][]pembav1.Role{
 // acrossStores are methods about the whole server: a token for one store cannot
 // call them.
 var acrossStores = map[string]bool{
-	"/pemba.v1.StoreService/CreateStore": true,
-	"/pemba.v1.StoreService/DeleteStore": true,
-	"/pemba.v1.TokenService/CreateToken": true,
-	"/pemba.v1.TokenService/ListTokens":  true,
-	"/pemba.v1.TokenService/RevokeToken": true,
+	"/pemba.v1.StoreService/CreateStore":  true,
+	"/pemba.v1.StoreService/DeleteStore":  true,
+	"/pemba.v1.StoreService/RestoreStore": true,
+	"/pemba.v1.TokenService/CreateToken":  true,
+	"/pemba.v1.TokenService/ListTokens":   true,
+	"/pemba.v1.TokenService/RevokeToken":  true,
 }
 
 // known is the caller whom tap found, or finds him.

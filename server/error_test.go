@@ -67,7 +67,17 @@ func wrong(ctx context.Context, t *testing.T, n *node) map[string]func() error {
 		t.Fatal(err)
 	}
 	return map[string]func() error{
-		"MISSING_FIELD":        ask(&pembav1.CheckRequest{}),
+		"MISSING_FIELD": ask(&pembav1.CheckRequest{}),
+		"INVALID_BACKUP": func() error {
+			stream, err := n.stores.RestoreStore(ctx)
+			if err != nil {
+				return err
+			}
+			stream.Send(&pembav1.RestoreStoreRequest{Message: &pembav1.RestoreStoreRequest_Start{Start: &pembav1.RestoreStart{Store: "copy"}}})
+			stream.Send(&pembav1.RestoreStoreRequest{Message: &pembav1.RestoreStoreRequest_Data{Data: []byte("pemba backup 1\n")}})
+			_, err = stream.CloseAndRecv()
+			return err
+		},
 		"INVALID_OBJECT":       ask(&pembav1.CheckRequest{Resource: &pembav1.Object{Type: "document", Id: "a b"}}),
 		"INVALID_SUBJECT":      ask(&pembav1.CheckRequest{Resource: d, Permission: "view", Subject: &pembav1.Subject{Type: "user", Id: "*"}}),
 		"INVALID_RELATION":     ask(&pembav1.CheckRequest{Resource: d, Permission: "View", Subject: a}),
@@ -211,7 +221,7 @@ var facts = map[string][]string{
 	"INVALID_TOKEN": {"token"}, "INVALID_FIELD": {"field"}, "DUPLICATE_OPERATION": {"relationship"}, "LIMIT_EXCEEDED": {"limit", "maximum"},
 	"CAVEAT_COST": {"limit", "maximum"}, "RELATIONSHIP_EXISTS": {"relationship"}, "PRECONDITION_FAILED": {"precondition"},
 	"REQUEST_ID_REUSED": {"request_id", "revision"}, "SCHEMA_HASH_MISMATCH": {"expected", "hash"}, "SCHEMA_ORPHANS": {"count", "example"},
-	"BEYOND_HEAD": {"head"}, "UNKNOWN_STORE": {"store"}, "STORE_EXISTS": {"store"}, "TOKEN_NOT_FOUND": {"token"}, "USER_NOT_FOUND": {"object"}, "USER_EXISTS": {"object"}, "TOKEN_EXISTS": {"token"},
+	"INVALID_BACKUP": {"offset"}, "BEYOND_HEAD": {"head"}, "UNKNOWN_STORE": {"store"}, "STORE_EXISTS": {"store"}, "TOKEN_NOT_FOUND": {"token"}, "USER_NOT_FOUND": {"object"}, "USER_EXISTS": {"object"}, "TOKEN_EXISTS": {"token"},
 }
 
 func TestEveryErrorHasItsCodeItsReasonAndItsFacts(t *testing.T) {

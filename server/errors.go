@@ -36,6 +36,7 @@ var problems = []struct {
 	code   codes.Code
 	reason pembav1.ErrorReason
 }{
+	{datastore.ErrBackup, codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_BACKUP},
 	{errStopping, codes.Unavailable, pembav1.ErrorReason_ERROR_REASON_UNAVAILABLE},
 	{errSlow, codes.ResourceExhausted, pembav1.ErrorReason_ERROR_REASON_SLOW_CONSUMER},
 	{context.Canceled, codes.Canceled, pembav1.ErrorReason_ERROR_REASON_CANCELLED},
@@ -194,7 +195,7 @@ func (s *Server) pembaStatus(ctx context.Context, method string, err error) erro
 		return err
 	}
 	var broken schema.Errors
-	if errors.As(err, &broken) && !errors.Is(err, datastore.ErrCorrupt) {
+	if errors.As(err, &broken) && !errors.Is(err, datastore.ErrCorrupt) && !errors.Is(err, datastore.ErrBackup) {
 		return schemaErrors(broken)
 	}
 	for _, p := range problems {

@@ -12,8 +12,8 @@ import (
 )
 
 func (a *app) storeCommand() *cobra.Command {
-	return group("store", "Make, list, delete and verify stores",
-		a.storeCreateCommand(), a.storeListCommand(), a.storeDeleteCommand(), a.storeVerifyCommand())
+	return group("store", "Make, list, delete, verify, back up and restore stores",
+		a.storeCreateCommand(), a.storeListCommand(), a.storeDeleteCommand(), a.storeVerifyCommand(), a.storeBackupCommand(), a.storeRestoreCommand())
 }
 
 // storeJSON is a store as JSON.

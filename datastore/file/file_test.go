@@ -7,6 +7,7 @@ import (
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/datastoretest"
 	"github.com/pembadb/pemba/datastore/file"
+	"github.com/pembadb/pemba/datastore/memory"
 )
 
 func open(t *testing.T, path string, o file.Options) *file.Log {
@@ -36,4 +37,12 @@ func TestAVerificationOfAFile(t *testing.T) {
 		log := open(t, filepath.Join(t.TempDir(), "pemba.db"), file.Options{})
 		return log, file.HandOf(log)
 	})
+}
+
+func TestABackupOfAFile(t *testing.T) {
+	forgetful := func(*testing.T) datastore.Log { return memory.New() }
+	for name, to := range map[string]func(*testing.T) datastore.Log{"in a file": empty, "in memory": forgetful} {
+		t.Run(name, func(t *testing.T) { datastoretest.RunBackup(t, empty, to) })
+	}
+	t.Run("of memory in a file", func(t *testing.T) { datastoretest.RunBackup(t, forgetful, empty) })
 }

@@ -202,17 +202,25 @@ func (n line) apply(r datastore.Revision, o datastore.Operation) error {
 	case datastore.Delete, datastore.Expire:
 		return n.close(o.Relationship.Key, r)
 	case datastore.ApplySchema:
-		names := n.bucket.Bucket(bucketNames)
-		last, err := lastID(names)
-		if err != nil {
-			return fmt.Errorf("store %d: its names: %w", n.store, err)
-		}
-		for i, name := range o.Schema.Names {
-			if err := names.Put(appendUint(nil, last+uint64(i)+1), []byte(name)); err != nil {
-				return err
-			}
+		if err := n.addNames(o.Schema.Names); err != nil {
+			return err
 		}
 		return n.bucket.Bucket(bucketSchemas).Put(appendUint(nil, uint64(r)), appendSchema(nil, o.Schema))
+	}
+	return nil
+}
+
+// addNames gives names the ids that follow the highest.
+func (n line) addNames(added []string) error {
+	names := n.bucket.Bucket(bucketNames)
+	last, err := lastID(names)
+	if err != nil {
+		return fmt.Errorf("store %d: its names: %w", n.store, err)
+	}
+	for i, name := range added {
+		if err := names.Put(appendUint(nil, last+uint64(i)+1), []byte(name)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pembadb/pemba/datastore"
@@ -115,6 +116,7 @@ type Keeper struct {
 	replays   *replays
 	// confirming tells that one read confirms all stores that were asked.
 	confirming bool
+	restoring  atomic.Bool // a store, on this node
 
 	mu     sync.Mutex
 	closed bool // changed with mu held; k.ctx ends with it
@@ -177,18 +179,36 @@ func (k *Keeper) bootstrap(ctx context.Context) error {
 	known := map[datastore.StoreID]bool{datastore.System: true}
 	for _, s := range system.registry.stores {
 		known[s.ID] = true
+		if isRestored(s.ID) {
+			continue // it was there before the registry knew it
+		}
 		if err := k.log.CreateLine(ctx, s.ID, newIncarnation()); err != nil {
 			return err
 		}
 	}
+	abandoned := false
 	for _, id := range lines {
-		if !known[id] {
-			if err := k.log.DropLine(ctx, id); err != nil {
-				return err
-			}
+		if known[id] {
+			continue
+		}
+		if isRestored(id) { // on another node, perhaps, and not yet complete
+			abandoned = true
+		} else if err := k.log.DropLine(ctx, id); err != nil {
+			return err
 		}
 	}
-	return nil
+	if !abandoned {
+		return nil
+	}
+	ctx, release, err := k.holdRestores(ctx)
+	if errors.Is(err, datastore.ErrPrecondition) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer release()
+	return k.dropAbandoned(ctx)
 }
 
 // Close ends background work and closes the Log. Requests under way end with

@@ -29,7 +29,9 @@ func (r *registry) apply(o datastore.Operation) {
 	switch o.Kind {
 	case datastore.CreateStore:
 		r.stores[o.Store.Name] = *o.Store
-		r.lastID = max(r.lastID, o.Store.ID)
+		if !isRestored(o.Store.ID) {
+			r.lastID = max(r.lastID, o.Store.ID)
+		}
 	case datastore.DeleteStore:
 		delete(r.stores, o.Store.Name)
 	case datastore.CreateToken:
@@ -58,7 +60,11 @@ func (j *judgement) registry(r *datastore.Request) error {
 		if name == "system" {
 			return datastore.With(fmt.Errorf("%w: the store name system is reserved", datastore.ErrName), "store", name)
 		}
-		if _, ok := reg.stores[name]; ok {
+		old, exists := reg.stores[name]
+		if r.Restored {
+			return j.restored(r, old)
+		}
+		if exists {
 			return datastore.With(fmt.Errorf("store %q: %w", name, datastore.ErrAlreadyExists), "store", name)
 		}
 		j.add(datastore.Operation{Kind: datastore.CreateStore, Store: &datastore.Store{ID: reg.lastID + 1, Name: name, Created: j.now}})
@@ -70,12 +76,7 @@ func (j *judgement) registry(r *datastore.Request) error {
 		if !ok {
 			return noStore(r.DeleteStore)
 		}
-		j.add(datastore.Operation{Kind: datastore.DeleteStore, Store: &s})
-		for _, t := range sortedBy(reg.tokens, func(t datastore.Token) string { return t.Name }) {
-			if t.StoreID == s.ID {
-				j.add(datastore.Operation{Kind: datastore.RevokeToken, Token: &t})
-			}
-		}
+		j.deleteStore(s)
 	case r.CreateToken != nil:
 		return j.createToken(*r.CreateToken, r.Actor)
 	case r.RevokeToken != "":
@@ -85,6 +86,36 @@ func (j *judgement) registry(r *datastore.Request) error {
 		}
 		j.add(datastore.Operation{Kind: datastore.RevokeToken, Token: &t})
 	}
+	return nil
+}
+
+// deleteStore deletes a store, and revokes its tokens.
+func (j *judgement) deleteStore(s datastore.Store) {
+	j.add(datastore.Operation{Kind: datastore.DeleteStore, Store: &s})
+	for _, t := range sortedBy(j.state.registry.tokens, func(t datastore.Token) string { return t.Name }) {
+		if t.StoreID == s.ID {
+			j.add(datastore.Operation{Kind: datastore.RevokeToken, Token: &t})
+		}
+	}
+}
+
+// restored makes a line that is there already a store, in place of the empty one
+// that has its name, if there is one.
+func (j *judgement) restored(r *datastore.Request, old datastore.Store) error {
+	st := *r.CreateStore
+	if old.ID != r.Replaces {
+		return restoredOver(st.Name)
+	}
+	for _, s := range j.state.registry.stores {
+		if s.ID == st.ID || !isRestored(st.ID) {
+			return fmt.Errorf("%w: a restored store cannot have the id %d", datastore.ErrInvalid, st.ID)
+		}
+	}
+	if old.ID != 0 {
+		j.deleteStore(old)
+	}
+	st.Created = j.now
+	j.add(datastore.Operation{Kind: datastore.CreateStore, Store: &st})
 	return nil
 }
 

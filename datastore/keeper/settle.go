@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/pembadb/pemba/datastore"
 )
@@ -17,13 +18,17 @@ func (k *Keeper) settle(ctx context.Context, id datastore.StoreID) error {
 		return err
 	}
 	if known {
-		if err := k.log.CreateLine(ctx, id, newIncarnation()); err != nil {
-			return err
+		missing := k.makeLine(ctx, id)
+		if missing != nil && !errors.Is(missing, datastore.ErrNoStore) {
+			return missing
 		}
 		// Another node may have deleted it, and dropped its line, before this one was
 		// made. One that deletes it from now on drops this one.
 		if known, err = k.registered(ctx, id); err != nil {
 			return err
+		}
+		if known && missing != nil {
+			return fmt.Errorf("%w: the history of the restored store %d is gone: %w", datastore.ErrCorrupt, id, missing)
 		}
 	}
 	if !known {
@@ -34,6 +39,17 @@ func (k *Keeper) settle(ctx context.Context, id datastore.StoreID) error {
 	}
 	k.unsettled.Delete(id)
 	return nil
+}
+
+// makeLine makes the line of a store, unless it is there. That of a restored store
+// was there before the registry knew it: ErrNoStore if it is gone, for an empty one
+// in its place would hide that.
+func (k *Keeper) makeLine(ctx context.Context, id datastore.StoreID) error {
+	if isRestored(id) {
+		_, err := k.log.Head(ctx, id)
+		return err
+	}
+	return k.log.CreateLine(ctx, id, newIncarnation())
 }
 
 // settleAll settles what could not be settled before.

@@ -142,6 +142,29 @@ func (n *line) append(e datastore.Entry) {
 	n.entries = append(n.entries, e)
 }
 
+func (n *line) plant(s datastore.Seed) error {
+	if s.Start != nil {
+		if n.head.Revision != 0 {
+			return datastore.PlantedLate(n.head.Revision)
+		}
+		n.head.Revision, n.head.Hash, n.head.Time = s.Start.Revision, s.Start.Hash, s.Start.Time
+		n.anchor = datastore.Anchor{Revision: s.Start.Revision, Hash: s.Start.Hash}
+	}
+	for _, r := range s.Rows {
+		planted := &row{Row: r}
+		n.byObject.Set(planted)
+		n.bySubject.Set(planted)
+	}
+	for _, i := range s.Identities {
+		n.identities.put(i)
+	}
+	n.names = append(n.names, s.Names...)
+	if s.Schema != nil {
+		n.schemas = append(n.schemas, schemaVersion{n.head.Revision, s.Schema})
+	}
+	return nil
+}
+
 // close ends the live row of key, if there is one.
 func (n *line) close(key tuple.Key, at datastore.Revision) {
 	newest := &row{Row: datastore.Row{Relationship: tuple.Relationship{Key: key}, Created: ^datastore.Revision(0)}}

@@ -276,3 +276,16 @@ func (l *Log) Trim(ctx context.Context, store datastore.StoreID, upTo datastore.
 	defer n.mu.Unlock()
 	return n.trim(upTo)
 }
+
+// Plant implements [datastore.Log].
+func (l *Log) Plant(ctx context.Context, store datastore.StoreID, s datastore.Seed) error {
+	n, err := l.line(store)
+	if err != nil {
+		return err
+	}
+	n.update.Lock()
+	defer n.update.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.plant(s)
+}

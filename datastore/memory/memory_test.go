@@ -25,3 +25,5 @@ func TestAVerificationOfMemory(t *testing.T) {
 		return log, memory.HandOf(log)
 	})
 }
+
+func TestABackupOfMemory(t *testing.T) { datastoretest.RunBackup(t, empty, empty) }

@@ -71,6 +71,9 @@ const (
 	// INVALID_ARGUMENT where the input alone is too large, RESOURCE_EXHAUSTED where the work is. Metadata: limit (its
 	// name in the configuration: a flag of `pemba serve`), maximum.
 	ErrorReason_ERROR_REASON_LIMIT_EXCEEDED ErrorReason = 15
+	// INVALID_ARGUMENT. What is to be restored is no backup, or was cut off or altered. Metadata: offset (of the part that
+	// is wrong, in bytes).
+	ErrorReason_ERROR_REASON_INVALID_BACKUP ErrorReason = 16
 	// FAILED_PRECONDITION. The schema has no such type. Metadata: type.
 	ErrorReason_ERROR_REASON_UNKNOWN_TYPE ErrorReason = 20
 	// FAILED_PRECONDITION. The type has no such relation or permission. Metadata: type, relation.
@@ -166,6 +169,7 @@ var (
 		13:  "ERROR_REASON_INVALID_FIELD",
 		14:  "ERROR_REASON_DUPLICATE_OPERATION",
 		15:  "ERROR_REASON_LIMIT_EXCEEDED",
+		16:  "ERROR_REASON_INVALID_BACKUP",
 		20:  "ERROR_REASON_UNKNOWN_TYPE",
 		21:  "ERROR_REASON_UNKNOWN_RELATION",
 		22:  "ERROR_REASON_PERMISSION_NOT_WRITABLE",
@@ -219,6 +223,7 @@ var (
 		"ERROR_REASON_INVALID_FIELD":           13,
 		"ERROR_REASON_DUPLICATE_OPERATION":     14,
 		"ERROR_REASON_LIMIT_EXCEEDED":          15,
+		"ERROR_REASON_INVALID_BACKUP":          16,
 		"ERROR_REASON_UNKNOWN_TYPE":            20,
 		"ERROR_REASON_UNKNOWN_RELATION":        21,
 		"ERROR_REASON_PERMISSION_NOT_WRITABLE": 22,
@@ -288,7 +293,7 @@ var File_pemba_v1_error_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x14pemba/v1/error.proto\x12\bpemba.v1*\xab\r\n" +
+	"\x14pemba/v1/error.proto\x12\bpemba.v1*\xcc\r\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_MISSING_FIELD\x10\x01\x12\x1f\n" +
@@ -306,7 +311,8 @@ const file_pemba_v1_error_proto_rawDesc = "" +
 	"\x1aERROR_REASON_INVALID_TOKEN\x10\f\x12\x1e\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\r\x12$\n" +
 	" ERROR_REASON_DUPLICATE_OPERATION\x10\x0e\x12\x1f\n" +
-	"\x1bERROR_REASON_LIMIT_EXCEEDED\x10\x0f\x12\x1d\n" +
+	"\x1bERROR_REASON_LIMIT_EXCEEDED\x10\x0f\x12\x1f\n" +
+	"\x1bERROR_REASON_INVALID_BACKUP\x10\x10\x12\x1d\n" +
 	"\x19ERROR_REASON_UNKNOWN_TYPE\x10\x14\x12!\n" +
 	"\x1dERROR_REASON_UNKNOWN_RELATION\x10\x15\x12(\n" +
 	"$ERROR_REASON_PERMISSION_NOT_WRITABLE\x10\x16\x12$\n" +

@@ -636,6 +636,432 @@ func (x *VerifyStoreResponse) GetOlderSchema() bool {
 	return false
 }
 
+// Asks for a backup of a store.
+type BackupStoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The store's name. Empty: `default`.
+	Store string `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
+	// Up to where. Absent: the head.
+	//
+	// Types that are valid to be assigned to Until:
+	//
+	//	*BackupStoreRequest_Revision
+	//	*BackupStoreRequest_Time
+	Until         isBackupStoreRequest_Until `protobuf_oneof:"until"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupStoreRequest) Reset() {
+	*x = BackupStoreRequest{}
+	mi := &file_pemba_v1_store_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupStoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupStoreRequest) ProtoMessage() {}
+
+func (x *BackupStoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_store_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupStoreRequest.ProtoReflect.Descriptor instead.
+func (*BackupStoreRequest) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_store_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *BackupStoreRequest) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
+}
+
+func (x *BackupStoreRequest) GetUntil() isBackupStoreRequest_Until {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *BackupStoreRequest) GetRevision() uint64 {
+	if x != nil {
+		if x, ok := x.Until.(*BackupStoreRequest_Revision); ok {
+			return x.Revision
+		}
+	}
+	return 0
+}
+
+func (x *BackupStoreRequest) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.Until.(*BackupStoreRequest_Time); ok {
+			return x.Time
+		}
+	}
+	return nil
+}
+
+type isBackupStoreRequest_Until interface {
+	isBackupStoreRequest_Until()
+}
+
+type BackupStoreRequest_Revision struct {
+	// The last revision.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3,oneof"`
+}
+
+type BackupStoreRequest_Time struct {
+	// The time after which no change is in the backup.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3,oneof"`
+}
+
+func (*BackupStoreRequest_Revision) isBackupStoreRequest_Until() {}
+
+func (*BackupStoreRequest_Time) isBackupStoreRequest_Until() {}
+
+// A piece of a backup.
+type BackupStoreResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bytes that follow those of the message before.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupStoreResponse) Reset() {
+	*x = BackupStoreResponse{}
+	mi := &file_pemba_v1_store_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupStoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupStoreResponse) ProtoMessage() {}
+
+func (x *BackupStoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_store_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupStoreResponse.ProtoReflect.Descriptor instead.
+func (*BackupStoreResponse) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_store_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BackupStoreResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// A message of a restore.
+type RestoreStoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which message. Required.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*RestoreStoreRequest_Start
+	//	*RestoreStoreRequest_Data
+	Message       isRestoreStoreRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreStoreRequest) Reset() {
+	*x = RestoreStoreRequest{}
+	mi := &file_pemba_v1_store_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreStoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreStoreRequest) ProtoMessage() {}
+
+func (x *RestoreStoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_store_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreStoreRequest.ProtoReflect.Descriptor instead.
+func (*RestoreStoreRequest) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_store_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RestoreStoreRequest) GetMessage() isRestoreStoreRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *RestoreStoreRequest) GetStart() *RestoreStart {
+	if x != nil {
+		if x, ok := x.Message.(*RestoreStoreRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *RestoreStoreRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*RestoreStoreRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isRestoreStoreRequest_Message interface {
+	isRestoreStoreRequest_Message()
+}
+
+type RestoreStoreRequest_Start struct {
+	// What the backup becomes: the first message.
+	Start *RestoreStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
+}
+
+type RestoreStoreRequest_Data struct {
+	// The next bytes of the backup: every other message.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*RestoreStoreRequest_Start) isRestoreStoreRequest_Message() {}
+
+func (*RestoreStoreRequest_Data) isRestoreStoreRequest_Message() {}
+
+// What a backup becomes.
+type RestoreStart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new store's name. Required. A store of that name is replaced if its history is empty, as that of `default` is in
+	// a new installation; its tokens are revoked.
+	Store string `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
+	// Why, for the history of `system`: up to 1,024 bytes of printable UTF-8. Empty: which backup it came from.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Up to where. Absent: all of the backup.
+	//
+	// Types that are valid to be assigned to Until:
+	//
+	//	*RestoreStart_Revision
+	//	*RestoreStart_Time
+	Until         isRestoreStart_Until `protobuf_oneof:"until"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreStart) Reset() {
+	*x = RestoreStart{}
+	mi := &file_pemba_v1_store_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreStart) ProtoMessage() {}
+
+func (x *RestoreStart) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_store_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreStart.ProtoReflect.Descriptor instead.
+func (*RestoreStart) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_store_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RestoreStart) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
+}
+
+func (x *RestoreStart) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RestoreStart) GetUntil() isRestoreStart_Until {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *RestoreStart) GetRevision() uint64 {
+	if x != nil {
+		if x, ok := x.Until.(*RestoreStart_Revision); ok {
+			return x.Revision
+		}
+	}
+	return 0
+}
+
+func (x *RestoreStart) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.Until.(*RestoreStart_Time); ok {
+			return x.Time
+		}
+	}
+	return nil
+}
+
+type isRestoreStart_Until interface {
+	isRestoreStart_Until()
+}
+
+type RestoreStart_Revision struct {
+	// The last revision.
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3,oneof"`
+}
+
+type RestoreStart_Time struct {
+	// The time after which no change is restored.
+	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3,oneof"`
+}
+
+func (*RestoreStart_Revision) isRestoreStart_Until() {}
+
+func (*RestoreStart_Time) isRestoreStart_Until() {}
+
+// The store that was restored.
+type RestoreStoreResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The store.
+	Store *Store `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
+	// The revision of its head, in the restored store.
+	Zookie string `protobuf:"bytes,2,opt,name=zookie,proto3" json:"zookie,omitempty"`
+	// The oldest change that it has; 0 if it has none.
+	Oldest uint64 `protobuf:"varint,3,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	// The hash of the change at its head, 32 bytes.
+	Hash []byte `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`
+	// The name of the store that was backed up.
+	Source string `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
+	// When the backup was made.
+	Made          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=made,proto3" json:"made,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreStoreResponse) Reset() {
+	*x = RestoreStoreResponse{}
+	mi := &file_pemba_v1_store_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreStoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreStoreResponse) ProtoMessage() {}
+
+func (x *RestoreStoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_store_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreStoreResponse.ProtoReflect.Descriptor instead.
+func (*RestoreStoreResponse) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_store_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RestoreStoreResponse) GetStore() *Store {
+	if x != nil {
+		return x.Store
+	}
+	return nil
+}
+
+func (x *RestoreStoreResponse) GetZookie() string {
+	if x != nil {
+		return x.Zookie
+	}
+	return ""
+}
+
+func (x *RestoreStoreResponse) GetOldest() uint64 {
+	if x != nil {
+		return x.Oldest
+	}
+	return 0
+}
+
+func (x *RestoreStoreResponse) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *RestoreStoreResponse) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *RestoreStoreResponse) GetMade() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Made
+	}
+	return nil
+}
+
 var File_pemba_v1_store_service_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_store_service_proto_rawDesc = "" +
@@ -683,13 +1109,39 @@ const file_pemba_v1_store_service_proto_rawDesc = "" +
 	"\x04rows\x18\a \x01(\x04R\x04rows\x12\x1d\n" +
 	"\n" +
 	"older_rows\x18\b \x01(\x04R\tolderRows\x12!\n" +
-	"\folder_schema\x18\t \x01(\bR\volderSchema2\xbd\x02\n" +
+	"\folder_schema\x18\t \x01(\bR\volderSchema\"\x83\x01\n" +
+	"\x12BackupStoreRequest\x12\x14\n" +
+	"\x05store\x18\x01 \x01(\tR\x05store\x12\x1c\n" +
+	"\brevision\x18\x02 \x01(\x04H\x00R\brevision\x120\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04timeB\a\n" +
+	"\x05until\")\n" +
+	"\x13BackupStoreResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"f\n" +
+	"\x13RestoreStoreRequest\x12.\n" +
+	"\x05start\x18\x01 \x01(\v2\x16.pemba.v1.RestoreStartH\x00R\x05start\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\t\n" +
+	"\amessage\"\x95\x01\n" +
+	"\fRestoreStart\x12\x14\n" +
+	"\x05store\x18\x01 \x01(\tR\x05store\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
+	"\brevision\x18\x03 \x01(\x04H\x00R\brevision\x120\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x04timeB\a\n" +
+	"\x05until\"\xc9\x01\n" +
+	"\x14RestoreStoreResponse\x12%\n" +
+	"\x05store\x18\x01 \x01(\v2\x0f.pemba.v1.StoreR\x05store\x12\x16\n" +
+	"\x06zookie\x18\x02 \x01(\tR\x06zookie\x12\x16\n" +
+	"\x06oldest\x18\x03 \x01(\x04R\x06oldest\x12\x12\n" +
+	"\x04hash\x18\x04 \x01(\fR\x04hash\x12\x16\n" +
+	"\x06source\x18\x05 \x01(\tR\x06source\x12.\n" +
+	"\x04made\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04made2\xdc\x03\n" +
 	"\fStoreService\x12J\n" +
 	"\vCreateStore\x12\x1c.pemba.v1.CreateStoreRequest\x1a\x1d.pemba.v1.CreateStoreResponse\x12G\n" +
 	"\n" +
 	"ListStores\x12\x1b.pemba.v1.ListStoresRequest\x1a\x1c.pemba.v1.ListStoresResponse\x12J\n" +
 	"\vDeleteStore\x12\x1c.pemba.v1.DeleteStoreRequest\x1a\x1d.pemba.v1.DeleteStoreResponse\x12L\n" +
-	"\vVerifyStore\x12\x1c.pemba.v1.VerifyStoreRequest\x1a\x1d.pemba.v1.VerifyStoreResponse0\x01B1Z/github.com/pembadb/pemba/proto/pemba/v1;pembav1b\x06proto3"
+	"\vVerifyStore\x12\x1c.pemba.v1.VerifyStoreRequest\x1a\x1d.pemba.v1.VerifyStoreResponse0\x01\x12L\n" +
+	"\vBackupStore\x12\x1c.pemba.v1.BackupStoreRequest\x1a\x1d.pemba.v1.BackupStoreResponse0\x01\x12O\n" +
+	"\fRestoreStore\x12\x1d.pemba.v1.RestoreStoreRequest\x1a\x1e.pemba.v1.RestoreStoreResponse(\x01B1Z/github.com/pembadb/pemba/proto/pemba/v1;pembav1b\x06proto3"
 
 var (
 	file_pemba_v1_store_service_proto_rawDescOnce sync.Once
@@ -703,7 +1155,7 @@ func file_pemba_v1_store_service_proto_rawDescGZIP() []byte {
 	return file_pemba_v1_store_service_proto_rawDescData
 }
 
-var file_pemba_v1_store_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_pemba_v1_store_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_pemba_v1_store_service_proto_goTypes = []any{
 	(*Store)(nil),                 // 0: pemba.v1.Store
 	(*CreateStoreRequest)(nil),    // 1: pemba.v1.CreateStoreRequest
@@ -714,27 +1166,41 @@ var file_pemba_v1_store_service_proto_goTypes = []any{
 	(*DeleteStoreResponse)(nil),   // 6: pemba.v1.DeleteStoreResponse
 	(*VerifyStoreRequest)(nil),    // 7: pemba.v1.VerifyStoreRequest
 	(*VerifyStoreResponse)(nil),   // 8: pemba.v1.VerifyStoreResponse
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*Consistency)(nil),           // 10: pemba.v1.Consistency
+	(*BackupStoreRequest)(nil),    // 9: pemba.v1.BackupStoreRequest
+	(*BackupStoreResponse)(nil),   // 10: pemba.v1.BackupStoreResponse
+	(*RestoreStoreRequest)(nil),   // 11: pemba.v1.RestoreStoreRequest
+	(*RestoreStart)(nil),          // 12: pemba.v1.RestoreStart
+	(*RestoreStoreResponse)(nil),  // 13: pemba.v1.RestoreStoreResponse
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*Consistency)(nil),           // 15: pemba.v1.Consistency
 }
 var file_pemba_v1_store_service_proto_depIdxs = []int32{
-	9,  // 0: pemba.v1.Store.created:type_name -> google.protobuf.Timestamp
+	14, // 0: pemba.v1.Store.created:type_name -> google.protobuf.Timestamp
 	0,  // 1: pemba.v1.CreateStoreResponse.store:type_name -> pemba.v1.Store
-	10, // 2: pemba.v1.ListStoresRequest.consistency:type_name -> pemba.v1.Consistency
+	15, // 2: pemba.v1.ListStoresRequest.consistency:type_name -> pemba.v1.Consistency
 	0,  // 3: pemba.v1.ListStoresResponse.stores:type_name -> pemba.v1.Store
-	1,  // 4: pemba.v1.StoreService.CreateStore:input_type -> pemba.v1.CreateStoreRequest
-	3,  // 5: pemba.v1.StoreService.ListStores:input_type -> pemba.v1.ListStoresRequest
-	5,  // 6: pemba.v1.StoreService.DeleteStore:input_type -> pemba.v1.DeleteStoreRequest
-	7,  // 7: pemba.v1.StoreService.VerifyStore:input_type -> pemba.v1.VerifyStoreRequest
-	2,  // 8: pemba.v1.StoreService.CreateStore:output_type -> pemba.v1.CreateStoreResponse
-	4,  // 9: pemba.v1.StoreService.ListStores:output_type -> pemba.v1.ListStoresResponse
-	6,  // 10: pemba.v1.StoreService.DeleteStore:output_type -> pemba.v1.DeleteStoreResponse
-	8,  // 11: pemba.v1.StoreService.VerifyStore:output_type -> pemba.v1.VerifyStoreResponse
-	8,  // [8:12] is the sub-list for method output_type
-	4,  // [4:8] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	14, // 4: pemba.v1.BackupStoreRequest.time:type_name -> google.protobuf.Timestamp
+	12, // 5: pemba.v1.RestoreStoreRequest.start:type_name -> pemba.v1.RestoreStart
+	14, // 6: pemba.v1.RestoreStart.time:type_name -> google.protobuf.Timestamp
+	0,  // 7: pemba.v1.RestoreStoreResponse.store:type_name -> pemba.v1.Store
+	14, // 8: pemba.v1.RestoreStoreResponse.made:type_name -> google.protobuf.Timestamp
+	1,  // 9: pemba.v1.StoreService.CreateStore:input_type -> pemba.v1.CreateStoreRequest
+	3,  // 10: pemba.v1.StoreService.ListStores:input_type -> pemba.v1.ListStoresRequest
+	5,  // 11: pemba.v1.StoreService.DeleteStore:input_type -> pemba.v1.DeleteStoreRequest
+	7,  // 12: pemba.v1.StoreService.VerifyStore:input_type -> pemba.v1.VerifyStoreRequest
+	9,  // 13: pemba.v1.StoreService.BackupStore:input_type -> pemba.v1.BackupStoreRequest
+	11, // 14: pemba.v1.StoreService.RestoreStore:input_type -> pemba.v1.RestoreStoreRequest
+	2,  // 15: pemba.v1.StoreService.CreateStore:output_type -> pemba.v1.CreateStoreResponse
+	4,  // 16: pemba.v1.StoreService.ListStores:output_type -> pemba.v1.ListStoresResponse
+	6,  // 17: pemba.v1.StoreService.DeleteStore:output_type -> pemba.v1.DeleteStoreResponse
+	8,  // 18: pemba.v1.StoreService.VerifyStore:output_type -> pemba.v1.VerifyStoreResponse
+	10, // 19: pemba.v1.StoreService.BackupStore:output_type -> pemba.v1.BackupStoreResponse
+	13, // 20: pemba.v1.StoreService.RestoreStore:output_type -> pemba.v1.RestoreStoreResponse
+	15, // [15:21] is the sub-list for method output_type
+	9,  // [9:15] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_pemba_v1_store_service_proto_init() }
@@ -743,13 +1209,25 @@ func file_pemba_v1_store_service_proto_init() {
 		return
 	}
 	file_pemba_v1_consistency_proto_init()
+	file_pemba_v1_store_service_proto_msgTypes[9].OneofWrappers = []any{
+		(*BackupStoreRequest_Revision)(nil),
+		(*BackupStoreRequest_Time)(nil),
+	}
+	file_pemba_v1_store_service_proto_msgTypes[11].OneofWrappers = []any{
+		(*RestoreStoreRequest_Start)(nil),
+		(*RestoreStoreRequest_Data)(nil),
+	}
+	file_pemba_v1_store_service_proto_msgTypes[12].OneofWrappers = []any{
+		(*RestoreStart_Revision)(nil),
+		(*RestoreStart_Time)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pemba_v1_store_service_proto_rawDesc), len(file_pemba_v1_store_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,10 +19,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	StoreService_CreateStore_FullMethodName = "/pemba.v1.StoreService/CreateStore"
-	StoreService_ListStores_FullMethodName  = "/pemba.v1.StoreService/ListStores"
-	StoreService_DeleteStore_FullMethodName = "/pemba.v1.StoreService/DeleteStore"
-	StoreService_VerifyStore_FullMethodName = "/pemba.v1.StoreService/VerifyStore"
+	StoreService_CreateStore_FullMethodName  = "/pemba.v1.StoreService/CreateStore"
+	StoreService_ListStores_FullMethodName   = "/pemba.v1.StoreService/ListStores"
+	StoreService_DeleteStore_FullMethodName  = "/pemba.v1.StoreService/DeleteStore"
+	StoreService_VerifyStore_FullMethodName  = "/pemba.v1.StoreService/VerifyStore"
+	StoreService_BackupStore_FullMethodName  = "/pemba.v1.StoreService/BackupStore"
+	StoreService_RestoreStore_FullMethodName = "/pemba.v1.StoreService/RestoreStore"
 )
 
 // StoreServiceClient is the client API for StoreService service.
@@ -55,6 +57,22 @@ type StoreServiceClient interface {
 	// Errors on top of those of every call: DATA_LOSS (CHAIN_BROKEN, with the first revision that does not fit; or, with the
 	// head's revision, a relationship that is not what the history says). Needs the role auditor.
 	VerifyStore(ctx context.Context, in *VerifyStoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyStoreResponse], error)
+	// BackupStore sends a backup of a store, in pieces to be written one behind the other: its history up to a revision, as
+	// it is stored, and what else it takes to restore it. `docs/operations/backup.md` describes the form. The backup is
+	// whole if the call ends with OK, and says itself whether it is.
+	//
+	// Errors on top of those of every call: OUT_OF_RANGE (BEYOND_HEAD, COMPACTED), DATA_LOSS (CHAIN_BROKEN),
+	// FAILED_PRECONDITION (STORE_PROTECTED, for `system`), INVALID_ARGUMENT (INVALID_FIELD). Needs the role admin.
+	BackupStore(ctx context.Context, in *BackupStoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupStoreResponse], error)
+	// RestoreStore makes a store from a backup, with the same changes, hashes and answers. It is a line of history of its
+	// own: zookies of the store that was backed up are refused. The store appears when everything is written and verified;
+	// on an error nothing is left. The first message is a start, the others are the backup's bytes, in pieces of at most
+	// 64 KiB, so that they do not count as large requests.
+	//
+	// Errors on top of those of every call: INVALID_ARGUMENT (INVALID_BACKUP, INVALID_STORE, INVALID_FIELD),
+	// ALREADY_EXISTS (STORE_EXISTS), OUT_OF_RANGE (BEYOND_HEAD, COMPACTED), FAILED_PRECONDITION (PRECONDITION_FAILED:
+	// another store is being restored). Needs the role admin for all stores.
+	RestoreStore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreStoreRequest, RestoreStoreResponse], error)
 }
 
 type storeServiceClient struct {
@@ -114,6 +132,38 @@ func (c *storeServiceClient) VerifyStore(ctx context.Context, in *VerifyStoreReq
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type StoreService_VerifyStoreClient = grpc.ServerStreamingClient[VerifyStoreResponse]
 
+func (c *storeServiceClient) BackupStore(ctx context.Context, in *BackupStoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupStoreResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &StoreService_ServiceDesc.Streams[1], StoreService_BackupStore_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupStoreRequest, BackupStoreResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StoreService_BackupStoreClient = grpc.ServerStreamingClient[BackupStoreResponse]
+
+func (c *storeServiceClient) RestoreStore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreStoreRequest, RestoreStoreResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &StoreService_ServiceDesc.Streams[2], StoreService_RestoreStore_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RestoreStoreRequest, RestoreStoreResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StoreService_RestoreStoreClient = grpc.ClientStreamingClient[RestoreStoreRequest, RestoreStoreResponse]
+
 // StoreServiceServer is the server API for StoreService service.
 // All implementations must embed UnimplementedStoreServiceServer
 // for forward compatibility.
@@ -144,6 +194,22 @@ type StoreServiceServer interface {
 	// Errors on top of those of every call: DATA_LOSS (CHAIN_BROKEN, with the first revision that does not fit; or, with the
 	// head's revision, a relationship that is not what the history says). Needs the role auditor.
 	VerifyStore(*VerifyStoreRequest, grpc.ServerStreamingServer[VerifyStoreResponse]) error
+	// BackupStore sends a backup of a store, in pieces to be written one behind the other: its history up to a revision, as
+	// it is stored, and what else it takes to restore it. `docs/operations/backup.md` describes the form. The backup is
+	// whole if the call ends with OK, and says itself whether it is.
+	//
+	// Errors on top of those of every call: OUT_OF_RANGE (BEYOND_HEAD, COMPACTED), DATA_LOSS (CHAIN_BROKEN),
+	// FAILED_PRECONDITION (STORE_PROTECTED, for `system`), INVALID_ARGUMENT (INVALID_FIELD). Needs the role admin.
+	BackupStore(*BackupStoreRequest, grpc.ServerStreamingServer[BackupStoreResponse]) error
+	// RestoreStore makes a store from a backup, with the same changes, hashes and answers. It is a line of history of its
+	// own: zookies of the store that was backed up are refused. The store appears when everything is written and verified;
+	// on an error nothing is left. The first message is a start, the others are the backup's bytes, in pieces of at most
+	// 64 KiB, so that they do not count as large requests.
+	//
+	// Errors on top of those of every call: INVALID_ARGUMENT (INVALID_BACKUP, INVALID_STORE, INVALID_FIELD),
+	// ALREADY_EXISTS (STORE_EXISTS), OUT_OF_RANGE (BEYOND_HEAD, COMPACTED), FAILED_PRECONDITION (PRECONDITION_FAILED:
+	// another store is being restored). Needs the role admin for all stores.
+	RestoreStore(grpc.ClientStreamingServer[RestoreStoreRequest, RestoreStoreResponse]) error
 	mustEmbedUnimplementedStoreServiceServer()
 }
 
@@ -165,6 +231,12 @@ func (UnimplementedStoreServiceServer) DeleteStore(context.Context, *DeleteStore
 }
 func (UnimplementedStoreServiceServer) VerifyStore(*VerifyStoreRequest, grpc.ServerStreamingServer[VerifyStoreResponse]) error {
 	return status.Error(codes.Unimplemented, "method VerifyStore not implemented")
+}
+func (UnimplementedStoreServiceServer) BackupStore(*BackupStoreRequest, grpc.ServerStreamingServer[BackupStoreResponse]) error {
+	return status.Error(codes.Unimplemented, "method BackupStore not implemented")
+}
+func (UnimplementedStoreServiceServer) RestoreStore(grpc.ClientStreamingServer[RestoreStoreRequest, RestoreStoreResponse]) error {
+	return status.Error(codes.Unimplemented, "method RestoreStore not implemented")
 }
 func (UnimplementedStoreServiceServer) mustEmbedUnimplementedStoreServiceServer() {}
 func (UnimplementedStoreServiceServer) testEmbeddedByValue()                      {}
@@ -252,6 +324,24 @@ func _StoreService_VerifyStore_Handler(srv interface{}, stream grpc.ServerStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type StoreService_VerifyStoreServer = grpc.ServerStreamingServer[VerifyStoreResponse]
 
+func _StoreService_BackupStore_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupStoreRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(StoreServiceServer).BackupStore(m, &grpc.GenericServerStream[BackupStoreRequest, BackupStoreResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StoreService_BackupStoreServer = grpc.ServerStreamingServer[BackupStoreResponse]
+
+func _StoreService_RestoreStore_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(StoreServiceServer).RestoreStore(&grpc.GenericServerStream[RestoreStoreRequest, RestoreStoreResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StoreService_RestoreStoreServer = grpc.ClientStreamingServer[RestoreStoreRequest, RestoreStoreResponse]
+
 // StoreService_ServiceDesc is the grpc.ServiceDesc for StoreService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -277,6 +367,16 @@ var StoreService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "VerifyStore",
 			Handler:       _StoreService_VerifyStore_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "BackupStore",
+			Handler:       _StoreService_BackupStore_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "RestoreStore",
+			Handler:       _StoreService_RestoreStore_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "pemba/v1/store_service.proto",

@@ -112,7 +112,7 @@ func TestADamagedBackupIsRefusedWhereItIsDamaged(t *testing.T) {
 			return list[n]
 		}
 		r := rand.New(rand.NewPCG(3, 5))
-		for range 300 {
+		for range 120 {
 			i := r.IntN(len(image))
 			at := frameOf(i)
 			flipped := bytes.Clone(image)

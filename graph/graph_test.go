@@ -3,7 +3,6 @@ package graph_test
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -13,12 +12,16 @@ import (
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/keeper"
 	"github.com/pembadb/pemba/datastore/memory"
+	"github.com/pembadb/pemba/datastore/sql/sqltest"
 	"github.com/pembadb/pemba/graph"
 	"github.com/pembadb/pemba/schema"
 	"github.com/pembadb/pemba/tuple"
 )
 
-var soak = flag.Bool("soak", false, "run many more random worlds")
+// soak asks for many more random worlds.
+var soak = sqltest.Soak
+
+func TestMain(m *testing.M) { sqltest.Main(m) }
 
 // newStore applies a schema and writes relationships; it returns the snapshot in
 // memory and one read directly, at the same revision.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/datastoretest"
+	"github.com/pembadb/pemba/datastore/memory"
 	"github.com/pembadb/pemba/datastore/sql"
 	"github.com/pembadb/pemba/datastore/sql/cockroach"
 	"github.com/pembadb/pemba/datastore/sql/sqltest"
@@ -93,4 +94,15 @@ func TestAWatcherIsKilledAndResumedOnCockroach(t *testing.T) {
 func TestASuspensionIsSeenOnOtherNodesOfCockroach(t *testing.T) {
 	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
 	target.RunSuspended(t)
+}
+
+func TestABackupOfCockroach(t *testing.T) {
+	forgetful := func(*testing.T) datastore.Log { return memory.New() }
+	t.Run("restored in memory", func(t *testing.T) { datastoretest.RunBackup(t, empty, forgetful) })
+	t.Run("of memory restored in it", func(t *testing.T) { datastoretest.RunBackup(t, forgetful, empty) })
+}
+
+func TestARestoreAmongNodesOfCockroach(t *testing.T) {
+	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
+	target.RunRestore(t)
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/datastoretest"
+	"github.com/pembadb/pemba/datastore/memory"
 	"github.com/pembadb/pemba/datastore/sql"
 	"github.com/pembadb/pemba/datastore/sql/postgres"
 	"github.com/pembadb/pemba/datastore/sql/sqltest"
@@ -86,4 +87,15 @@ func TestAWatcherIsKilledAndResumedOnPostgres(t *testing.T) {
 func TestASuspensionIsSeenOnOtherNodesOfPostgres(t *testing.T) {
 	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
 	target.RunSuspended(t)
+}
+
+func TestABackupOfPostgres(t *testing.T) {
+	forgetful := func(*testing.T) datastore.Log { return memory.New() }
+	t.Run("restored in memory", func(t *testing.T) { datastoretest.RunBackup(t, empty, forgetful) })
+	t.Run("of memory restored in it", func(t *testing.T) { datastoretest.RunBackup(t, forgetful, empty) })
+}
+
+func TestARestoreAmongNodesOfPostgres(t *testing.T) {
+	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
+	target.RunRestore(t)
 }

@@ -86,7 +86,7 @@ func stopCockroach() {
 // one of which is killed and started again. It takes a minute, so only -soak runs
 // it.
 func (target Target) RunProcessesOnThreeNodes(t *testing.T, migrate func(uri string) error) {
-	if !*soak {
+	if !*Soak {
 		t.Skip("it starts three database nodes; run it with -soak")
 	}
 	path, err := exec.LookPath(cmp.Or(os.Getenv("COCKROACH_BINARY"), "cockroach"))

@@ -78,7 +78,7 @@ func touch(id, text string) datastore.Request {
 func (target Target) connectionsAreCut(t *testing.T) {
 	const writers = 6
 	length := 3 * time.Second
-	if *soak {
+	if *Soak {
 		length = time.Minute
 	}
 	uri := target.Empty(t)

@@ -43,7 +43,7 @@ func (target Target) RunNewEnemy(t *testing.T) {
 		t.Fatal(err)
 	}
 	rounds := 40
-	if *soak {
+	if *Soak {
 		rounds = 2000
 	}
 	e := &enemy{t: t, nodes: nodes}

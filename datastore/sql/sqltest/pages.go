@@ -54,7 +54,7 @@ func (target Target) RunPages(t *testing.T) {
 		t.Skip("it starts processes")
 	}
 	rounds := 12
-	if *soak {
+	if *Soak {
 		rounds = 400
 	}
 	p := &pages{nodes: target.start(t, target.Empty(t), 2)}
@@ -92,7 +92,7 @@ func (target Target) RunPages(t *testing.T) {
 	ended.Store(true)
 	writers.Wait()
 	t.Logf("%d lists in %d pages with %d results, during %d writes", p.lists.Load(), p.read.Load(), p.results.Load(), p.writes.Load())
-	if p.read.Load() < 2*p.lists.Load() || p.results.Load() < p.lists.Load() || *soak && p.conditional.Load()*p.everybody.Load() == 0 {
+	if p.read.Load() < 2*p.lists.Load() || p.results.Load() < p.lists.Load() || *Soak && p.conditional.Load()*p.everybody.Load() == 0 {
 		t.Error("that shows too little")
 	}
 }

@@ -364,7 +364,7 @@ func (target Target) runProcesses(t *testing.T, uri string, proxy *Proxy, distur
 		t.Skip("it starts processes")
 	}
 	length, clients := 6*time.Second, 24
-	if *soak {
+	if *Soak {
 		length, clients = 2*time.Minute, 200
 	}
 	c := &traffic{t: t, nodes: target.start(t, uri, 3), acknowledged: map[string]uint64{}, newest: make([]published, clients/4)}

@@ -25,7 +25,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-var soak = flag.Bool("soak", false, "raise the counts of random tests")
+// Soak is the flag that raises the counts of random tests.
+var Soak = flag.Bool("soak", false, "raise the counts of random tests")
 
 var bg = context.Background()
 
@@ -33,7 +34,7 @@ var bg = context.Background()
 // from TestMain.
 func Main(m *testing.M) {
 	flag.Parse()
-	if f := flag.Lookup("rapid.checks"); !*soak && f != nil && f.Value.String() == f.DefValue {
+	if f := flag.Lookup("rapid.checks"); !*Soak && f != nil && f.Value.String() == f.DefValue {
 		f.Value.Set("30") // each is a hundred statements
 	}
 	code := m.Run()

@@ -30,7 +30,7 @@ func (target Target) RunWatch(t *testing.T) {
 		t.Skip("it starts processes")
 	}
 	lives := 25
-	if *soak {
+	if *Soak {
 		lives = 1000
 	}
 	nodes := target.start(t, target.Empty(t), 2)

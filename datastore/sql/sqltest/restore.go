@@ -1,0 +1,103 @@
+package sqltest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/datastore/keeper"
+	"github.com/pembadb/pemba/datastore/memory"
+	"github.com/pembadb/pemba/datastore/sql"
+)
+
+// image is a backup of a small store.
+func image(t *testing.T) []byte {
+	t.Helper()
+	k, err := keeper.Open(memory.New(), keeper.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	applySchema(t, k)
+	for n := range 50 {
+		if _, err := k.Write(bg, datastore.Default, touch(fmt.Sprint("r", n), fmt.Sprintf("document:%d#viewer@user:a", n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	if _, _, err := k.Backup(bg, datastore.Store{ID: datastore.Default, Name: "default"}, nil, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// RunRestore tests what several nodes on one database make of a restore under way
+// on one of them: a node that starts leaves it alone, and no other store is restored
+// meanwhile. What a restore left whose node is gone is removed.
+func (target Target) RunRestore(t *testing.T) {
+	uri, backup := target.Empty(t), image(t)
+	one, two := target.node(t, uri), target.node(t, uri)
+	log, err := target.Open(bg, uri, sql.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	in, out := io.Pipe()
+	first := make(chan error, 1)
+	var restored datastore.Restored
+	go func() {
+		var err error
+		restored, err = one.Restore(bg, in, datastore.RestoreOptions{Name: "first"})
+		first <- err
+	}()
+	if _, err := out.Write(backup[:len(backup)/2]); err != nil {
+		t.Fatal(err)
+	}
+	lines := func(want int) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			found, err := log.Lines(bg)
+			if err == nil && len(found) == want {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the lines are %v, %v; want %d", found, err, want)
+			}
+		}
+	}
+	lines(3) // system, default, and the one that is written
+	target.node(t, uri)
+	if _, err := two.Restore(bg, bytes.NewReader(backup), datastore.RestoreOptions{Name: "second"}); !errors.Is(err, datastore.ErrPrecondition) {
+		t.Errorf("a restore beside another gives %v", err)
+	}
+	lines(3)
+	if _, err := out.Write(backup[len(backup)/2:]); err != nil {
+		t.Fatal(err)
+	}
+	out.Close()
+	if err := <-first; err != nil {
+		t.Fatal(err)
+	}
+	st, err := two.StoreByName(bg, "first")
+	if err != nil || st.ID != restored.Store.ID {
+		t.Errorf("on the other node the name finds %+v, %v", st, err)
+	}
+	if v, err := two.Verify(bg, st.ID, nil); err != nil || v.Hash != restored.Head.Hash {
+		t.Errorf("on the other node: %+v, %v", v, err)
+	}
+	// The one after it need not wait for a lease to end.
+	if _, err := two.Restore(bg, bytes.NewReader(backup), datastore.RestoreOptions{Name: "second"}); err != nil {
+		t.Errorf("the next restore gives %v", err)
+	}
+	// What nobody finishes is removed by the next node that starts.
+	if err := log.CreateLine(bg, restored.Store.ID^1, datastore.Incarnation{1}); err != nil {
+		t.Fatal(err)
+	}
+	lines(5)
+	target.node(t, uri)
+	lines(4)
+}

@@ -106,3 +106,8 @@ func TestARestoreAmongNodesOfCockroach(t *testing.T) {
 	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
 	target.RunRestore(t)
 }
+
+func TestARollingRestartOnCockroach(t *testing.T) {
+	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
+	target.RunRolling(t)
+}

@@ -99,3 +99,8 @@ func TestARestoreAmongNodesOfPostgres(t *testing.T) {
 	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
 	target.RunRestore(t)
 }
+
+func TestARollingRestartOnPostgres(t *testing.T) {
+	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
+	target.RunRolling(t)
+}

@@ -3,6 +3,7 @@ package datastore
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"fmt"
 	"iter"
 
 	"github.com/tidwall/btree"
@@ -105,6 +106,15 @@ type IdentityQuery struct {
 // Limit apart.
 func (q *IdentityQuery) Selects(i *Identity) bool {
 	return (!q.Withheld || i.State.Withheld()) && (q.Type == "" || i.Object.Type == q.Type) && (q.After == "" || i.Object.ID > q.After)
+}
+
+// NoDefinition is the error of a user or group of a type that the schema lacks.
+func NoDefinition(k IdentityKind, o tuple.Object) error {
+	mark := "pemba:users"
+	if k == Group {
+		mark = "pemba:groups"
+	}
+	return With(fmt.Errorf("%w: it has no definition %s, of which %s would be; add one, or mark another with the comment `// %s`", ErrSchema, o.Type, o, mark), "type", o.Type)
 }
 
 // IdentityUpdate is a new version of an identity that a [Request] writes.

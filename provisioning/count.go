@@ -65,20 +65,13 @@ func (t *tally) follow(ctx context.Context, v *view, to datastore.Revision) erro
 			break
 		}
 		for _, o := range change.Operations {
-			if o.Kind == datastore.PutIdentity && typeOf(kindName(o.Identity.Kind)) == o.Identity.Object.Type {
+			if o.Kind == datastore.PutIdentity && v.typeOf(kindName(o.Identity.Kind)) == o.Identity.Object.Type {
 				t.n[o.Identity.Kind] += present(o.Identity.State) - present(o.Identity.Before)
 			}
 		}
 	}
 	t.at, t.counted = to, true
 	return nil
-}
-
-func kindName(k datastore.IdentityKind) scim.Kind {
-	if k == datastore.Group {
-		return scim.Group
-	}
-	return scim.User
 }
 
 func present(s datastore.IdentityState) int {
@@ -92,7 +85,7 @@ func present(s datastore.IdentityState) int {
 func (t *tally) scan(ctx context.Context, v *view) error {
 	t.counted, t.n = false, map[datastore.IdentityKind]int{}
 	for _, k := range []scim.Kind{scim.User, scim.Group} {
-		if err := v.Identities(ctx, datastore.IdentityQuery{Type: typeOf(k)}, func(i datastore.Identity) bool {
+		if err := v.Identities(ctx, datastore.IdentityQuery{Type: v.typeOf(k)}, func(i datastore.Identity) bool {
 			if live(&i, k) {
 				t.n[i.Kind]++
 			}

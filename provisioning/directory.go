@@ -3,68 +3,71 @@ package provisioning
 import (
 	"context"
 	"errors"
-	"net/http"
+	"fmt"
 	"reflect"
 	"time"
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/provisioning/scim"
-	"github.com/pembadb/pemba/schema"
 	"github.com/pembadb/pemba/tuple"
 )
 
-// Directory is the users and groups of a store. It implements [scim.Directory].
+// Directory is the users and groups of a store. Its methods may be called
+// concurrently; their errors are those of [datastore.Datastore], ErrNoMember, and
+// [scim.Error] for attributes that are none.
 type Directory struct {
 	Datastore datastore.Datastore
 	Store     datastore.StoreID
 	Actor     string // who changes it, in the history
+	Reason    string // why, in the history
 	Counts    *Counts
 }
 
-const reason = "SCIM"
+// ErrNoMember says of somebody who is to be a member that there is no such user or
+// group.
+var ErrNoMember = errors.New("that could be a member")
 
-// told is an error as clients of SCIM are told it.
-func told(err error) error {
-	var mine *scim.Error
-	var noun *tuple.Error
-	is := func(kinds ...error) bool {
-		for _, k := range kinds {
-			if errors.Is(err, k) {
-				return true
-			}
-		}
-		return false
-	}
-	switch {
-	case err == nil || errors.As(err, &mine):
-		return err
-	case is(datastore.ErrAlreadyExists):
-		return scim.Duplicate("%v", err)
-	case is(datastore.ErrTooLarge):
-		return &scim.Error{Status: http.StatusRequestEntityTooLarge, Detail: err.Error()}
-	case is(datastore.ErrUnavailable, datastore.ErrAmbiguous, datastore.ErrClosed, datastore.ErrOverloaded, datastore.ErrFull, datastore.ErrUnknownOperation):
-		return &scim.Error{Status: http.StatusServiceUnavailable, Detail: err.Error()}
-	case is(datastore.ErrInvalid, datastore.ErrNoSchema, datastore.ErrSchema, schema.ErrUnknownType, schema.ErrUnknownRelation, schema.ErrPermission, schema.ErrSubjectNotAllowed), errors.As(err, &noun):
-		return scim.Invalid("%v", err)
-	}
-	return err
+// Draft is a user or group to be created.
+type Draft struct {
+	ID         string // empty: where the schema says that ids come from
+	Attributes scim.Object
+	Members    []scim.Member
 }
 
-// View implements [scim.Directory].
-func (d *Directory) View(ctx context.Context) (scim.View, error) {
-	v, err := d.view(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return v, nil
+// Change is what an update makes of a user or group.
+type Change struct {
+	// Revision is what the change was made of; ErrPrecondition if a later one made
+	// another version. Zero: any.
+	Revision datastore.Revision
+	// Attributes gives the new ones for those there are, which it leaves as they
+	// are; nil leaves them, too. "active" left out leaves that as it is.
+	Attributes func(now scim.Object) (scim.Object, error)
+	Members    *scim.MemberChange // nil: they stay
+	// RequestID is that of the first of the history's changes; empty: one is drawn.
+	RequestID string
+}
+
+// Written is what a change came to.
+type Written struct {
+	*scim.Resource
+	Zookie string // since which it is so
 }
 
 func (d *Directory) view(ctx context.Context) (*view, error) {
 	s, err := d.Datastore.At(ctx, d.Store, datastore.Consistency{Level: datastore.FullyConsistent})
 	if err != nil {
-		return nil, told(err)
+		return nil, err
 	}
-	return &view{Snapshot: s, counts: d.Counts, ds: d.Datastore, now: time.Now()}, nil
+	return d.viewOf(s), nil
+}
+
+func (d *Directory) viewOf(s datastore.Snapshot) *view {
+	return &view{Snapshot: s, shape: shapeOf(s), counts: d.Counts, ds: d.Datastore, now: time.Now()}
+}
+
+// request begins a request of the directory.
+func (d *Directory) request(id string) datastore.Request {
+	return datastore.Request{ID: id, Actor: d.Actor, Reason: d.Reason}
 }
 
 // MaxCreated is how many resources one call of Create makes. While a change is
@@ -76,23 +79,33 @@ const MaxCreated = 50
 // may hold by default.
 const maxUpdates = 500
 
-// Create implements [scim.Directory]. What becomes one change is all there or not
-// at all; a group with more members than one change holds is removed again if not
-// all of them can be added.
-func (d *Directory) Create(ctx context.Context, k scim.Kind, drafts []scim.Draft) ([]*scim.Resource, error) {
+// Create makes users or groups. What becomes one change is all there or not at
+// all; a group with more members than one change holds is removed again if not all
+// of them can be added. ErrAlreadyExists if there is one of that id, user name or
+// external id. A removed one comes back without its memberships.
+func (d *Directory) Create(ctx context.Context, k scim.Kind, drafts []Draft, requestID string) (made []Written, err error) {
+	err = d.again(0, func() error {
+		made, err = d.create(ctx, k, drafts, requestID)
+		return err
+	})
+	return made, err
+}
+
+func (d *Directory) create(ctx context.Context, k scim.Kind, drafts []Draft, requestID string) ([]Written, error) {
 	v, err := d.view(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer v.Close()
-	r := datastore.Request{Actor: d.Actor, Reason: reason}
-	made := make([]*scim.Resource, len(drafts))
-	now := time.Now().UTC()
+	r := d.request(requestID)
+	made := make([]Written, len(drafts))
 	for n, draft := range drafts {
-		made[n] = &scim.Resource{Kind: k, ID: newID(), Created: now, Modified: now, Attributes: withActive(k, draft.Attributes, true)}
-		u, err := identity(made[n])
+		if made[n].Resource, err = v.draft(ctx, k, draft, requestID != ""); err != nil {
+			return nil, err
+		}
+		u, err := v.shape.identity(made[n].Resource)
 		if err != nil {
-			return nil, told(err)
+			return nil, err
 		}
 		u.Expected = new(datastore.Revision)
 		r.Identities = append(r.Identities, u)
@@ -103,24 +116,52 @@ func (d *Directory) Create(ctx context.Context, k scim.Kind, drafts []scim.Draft
 		r.Updates = append(r.Updates, added...)
 	}
 	if len(drafts) > 1 && (len(r.Updates) > maxUpdates || len(drafts) > MaxCreated) {
-		return nil, &scim.Error{Status: http.StatusRequestEntityTooLarge, Detail: "too much is created at once; send several requests"}
+		return nil, fmt.Errorf("%w: too much is created at once; send several requests", datastore.ErrTooLarge)
 	}
 	rest := cut(&r)
 	out, err := d.Datastore.Write(ctx, d.Store, r)
 	if err != nil {
-		return nil, told(err)
+		return nil, err
 	}
 	if len(rest) > 0 {
-		if out, err = d.rest(ctx, made[0], rest); err != nil {
+		if out, err = d.rest(ctx, v.shape, made[0].Resource, rest); err != nil {
 			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 			defer cancel()
-			return nil, errors.Join(err, d.Delete(cleanup, k, made[0].ID, ""))
+			_, undone := d.Delete(cleanup, k, made[0].ID, 0, "")
+			return nil, errors.Join(err, undone)
 		}
 	}
-	for _, m := range made {
-		m.Version = versionOf(out.Revision)
+	for n := range made {
+		made[n].Version, made[n].Zookie = versionOf(out.Revision), out.Zookie
 	}
 	return made, nil
+}
+
+// draft is a resource that does not exist yet. One that exists already may have
+// been made by an earlier try of a request with an id: then it is as old as that.
+func (v *view) draft(ctx context.Context, k scim.Kind, d Draft, named bool) (*scim.Resource, error) {
+	now := time.Now().UTC()
+	r := &scim.Resource{Kind: k, ID: d.ID, Created: now, Modified: now, Attributes: withActive(k, d.Attributes, true)}
+	if d.ID == "" {
+		var err error
+		r.ID, err = v.idFor(k, d.Attributes)
+		return r, err
+	}
+	if _, err := v.checked(k, d.ID); err != nil || !named {
+		return r, err
+	}
+	i, err := v.identity(ctx, k, d.ID)
+	if errors.Is(err, datastore.ErrNoIdentity) {
+		return r, nil
+	}
+	if err != nil {
+		return r, err
+	}
+	earlier, err := resource(i, k)
+	if err == nil && !earlier.Created.IsZero() {
+		r.Created, r.Modified = earlier.Created, earlier.Created
+	}
+	return r, err
 }
 
 // withActive gives users the state that they have where they do not name one.
@@ -135,222 +176,92 @@ func withActive(k scim.Kind, o scim.Object, active bool) scim.Object {
 	return kept
 }
 
-// cut leaves as many updates in a request as one change holds, and returns the
-// others.
-func cut(r *datastore.Request) []datastore.Update {
-	n := min(len(r.Updates), maxUpdates)
-	rest := r.Updates[n:]
-	r.Updates = r.Updates[:n:n]
-	return rest
-}
-
-// rest writes the members that the first change of a group had no room for, and
-// with the last of them another version of the group.
-func (d *Directory) rest(ctx context.Context, group *scim.Resource, updates []datastore.Update) (out datastore.Outcome, err error) {
-	for len(updates) > 0 {
-		r := datastore.Request{Actor: d.Actor, Reason: reason, Updates: updates}
-		if updates = cut(&r); len(updates) == 0 {
-			group.Modified = time.Now().UTC()
-			u, err := identity(group)
-			if err != nil {
-				return out, told(err)
-			}
-			r.Identities = []datastore.IdentityUpdate{u}
-		}
-		if out, err = d.Datastore.Write(ctx, d.Store, r); err != nil {
-			return out, told(err)
-		}
-	}
-	return out, nil
-}
-
-// lookedUp is how many members are looked up at once.
-const lookedUp = 1000
-
-// additions are the updates by which members come to a group. Each must be a user
-// or a group of the store.
-func (v *view) additions(ctx context.Context, group string, members []scim.Member) ([]datastore.Update, error) {
-	var updates []datastore.Update
-	seen := map[scim.Member]bool{}
-	for len(members) > 0 {
-		page := members[:min(len(members), lookedUp)]
-		members = members[len(page):]
-		known, err := v.known(ctx, page)
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range page {
-			switch {
-			case m.Kind == "" && known[objectOf(scim.User, m.ID)]:
-				m.Kind = scim.User
-			case m.Kind == "":
-				m.Kind = scim.Group
-			}
-			if !known[objectOf(m.Kind, m.ID)] {
-				return nil, scim.Invalid("there is no user or group %.200q that could be a member", m.ID)
-			}
-			if m.Display = ""; !seen[m] {
-				seen[m] = true
-				updates = append(updates, membership(datastore.Touch, group, m))
-			}
-		}
-	}
-	return updates, nil
-}
-
-func membership(kind datastore.Kind, group string, m scim.Member) datastore.Update {
-	return datastore.Update{Kind: kind, Relationship: tuple.Relationship{Key: tuple.Key{
-		Object: objectOf(scim.Group, group), Relation: MemberRelation, Subject: subjectOf(m.Kind, m.ID)}}}
-}
-
-// known are the users and groups among those that members may stand for.
-func (v *view) known(ctx context.Context, members []scim.Member) (map[tuple.Object]bool, error) {
-	var objects []tuple.Object
-	for _, m := range members {
-		for _, k := range []scim.Kind{scim.User, scim.Group} {
-			if o := objectOf(k, m.ID); (m.Kind == "" || m.Kind == k) && o.Check() == nil && m.ID != tuple.Wildcard {
-				objects = append(objects, o)
-			}
-		}
-	}
-	found := map[tuple.Object]bool{}
-	if len(objects) == 0 {
-		return found, nil
-	}
-	err := v.Identities(ctx, datastore.IdentityQuery{Objects: objects}, func(i datastore.Identity) bool {
-		found[i.Object] = i.State == datastore.Active || i.State == datastore.Suspended
-		return true
-	})
-	return found, told(err)
-}
-
 // tries bounds how often a change is judged anew because others changed the same
 // meanwhile.
 const tries = 16
 
 // again calls f anew while others are faster, unless a version was meant.
-func again(version string, f func() error) error {
+func (d *Directory) again(version datastore.Revision, f func() error) error {
 	for range tries {
-		err := f()
-		switch {
-		case !errors.Is(err, datastore.ErrPrecondition):
+		if err := f(); !errors.Is(err, datastore.ErrPrecondition) || version != 0 {
 			return err
-		case version != "":
-			return scim.ErrVersion
 		}
 	}
-	return &scim.Error{Status: http.StatusServiceUnavailable, Detail: "others are changing the same all the time; try again"}
+	return fmt.Errorf("%w: others are changing the same all the time; try again", datastore.ErrUnavailable)
 }
 
-// Update implements [scim.Directory]. Members that one change cannot hold follow
-// in others; if these fail, the same again completes what was begun.
-func (d *Directory) Update(ctx context.Context, k scim.Kind, id string, c scim.Change) (r *scim.Resource, err error) {
-	err = again(c.Version, func() error {
-		r, err = d.update(ctx, k, id, c)
+// Update changes a user or group. Members that one change cannot hold follow in
+// others; if these fail, the same again completes what was begun. Where nothing
+// changes nothing is written.
+func (d *Directory) Update(ctx context.Context, k scim.Kind, id string, c Change) (w Written, err error) {
+	err = d.again(c.Revision, func() error {
+		w, err = d.update(ctx, k, id, c)
 		return err
 	})
-	return r, err
+	return w, err
 }
 
-func (d *Directory) update(ctx context.Context, k scim.Kind, id string, c scim.Change) (*scim.Resource, error) {
+func (d *Directory) update(ctx context.Context, k scim.Kind, id string, c Change) (Written, error) {
 	v, err := d.view(ctx)
 	if err != nil {
-		return nil, err
+		return Written{}, err
 	}
 	defer v.Close()
 	now, err := v.identity(ctx, k, id)
 	if err != nil {
-		return nil, err
+		return Written{}, err
 	}
-	if c.Version != "" && c.Version != versionOf(now.Revision) {
-		return nil, scim.ErrVersion
+	if c.Revision != 0 && c.Revision != now.Revision {
+		return Written{}, otherVersion(now, c.Revision)
 	}
 	old, err := resource(now, k)
 	if err != nil {
-		return nil, err
+		return Written{}, err
 	}
 	next := *old
 	if c.Attributes != nil {
-		next.Attributes = withActive(k, c.Attributes, now.State == datastore.Active)
+		attributes, err := c.Attributes(old.Attributes)
+		if err != nil {
+			return Written{}, err
+		}
+		next.Attributes = withActive(k, attributes, now.State == datastore.Active)
 	}
-	req := datastore.Request{Actor: d.Actor, Reason: reason}
+	req := d.request(c.RequestID)
 	if req.Updates, err = v.updates(ctx, id, c.Members); err != nil {
-		return nil, err
+		return Written{}, err
 	}
 	if len(req.Updates) == 0 && reflect.DeepEqual(old.Attributes, next.Attributes) {
-		return old, nil
+		return Written{old, v.Zookie()}, nil
 	}
 	next.Modified = time.Now().UTC()
-	u, err := identity(&next)
+	u, err := v.shape.identity(&next)
 	if err != nil {
-		return nil, told(err)
+		return Written{}, err
 	}
 	u.Expected = &now.Revision
 	req.Identities = []datastore.IdentityUpdate{u}
 	rest := cut(&req)
 	out, err := d.Datastore.Write(ctx, d.Store, req)
 	if err == nil && len(rest) > 0 {
-		out, err = d.rest(ctx, &next, rest)
+		out, err = d.rest(ctx, v.shape, &next, rest)
 	}
 	if err != nil {
-		return nil, told(err)
+		return Written{}, err
 	}
 	next.Version = versionOf(out.Revision)
-	return &next, nil
+	return Written{&next, out.Zookie}, nil
 }
 
-// updates are those by which members go and come.
-func (v *view) updates(ctx context.Context, group string, c *scim.MemberChange) ([]datastore.Update, error) {
-	if c == nil {
-		return nil, nil
-	}
-	added, err := v.additions(ctx, group, c.Add)
-	if err != nil {
-		return nil, err
-	}
-	coming := make(map[tuple.Subject]bool, len(added))
-	for _, u := range added {
-		coming[u.Relationship.Subject] = true
-	}
-	var updates []datastore.Update
-	gone := map[tuple.Subject]bool{}
-	going := func(m scim.Member) {
-		for _, k := range []scim.Kind{scim.User, scim.Group} {
-			s := subjectOf(k, m.ID)
-			if (m.Kind == "" || m.Kind == k) && s.Object.Check() == nil && !coming[s] && !gone[s] {
-				gone[s] = true
-				updates = append(updates, membership(datastore.Delete, group, scim.Member{ID: m.ID, Kind: k}))
-			}
-		}
-	}
-	if !c.Replace {
-		for _, m := range c.Remove {
-			going(m)
-		}
-		return append(updates, added...), nil
-	}
-	staying := map[tuple.Subject]bool{}
-	if err := v.Rows(ctx, datastore.RowQuery{Filter: membersOf(group)}, v.now, func(r datastore.Row) bool {
-		if m, ok := memberOf(r.Subject); ok {
-			going(m)
-			staying[r.Subject] = coming[r.Subject] && r.Relationship == tuple.Relationship{Key: r.Key}
-		}
-		return true
-	}); err != nil {
-		return nil, told(err)
-	}
-	for _, u := range added {
-		if !staying[u.Relationship.Subject] {
-			updates = append(updates, u)
-		}
-	}
-	return updates, nil
+func otherVersion(now *datastore.Identity, meant datastore.Revision) error {
+	return datastore.With(fmt.Errorf("%w: %s is of revision %d, not %d; read it again", datastore.ErrPrecondition, now.Object, now.Revision, meant),
+		"object", now.Object.String(), "revision", versionOf(now.Revision))
 }
 
-// Delete implements [scim.Directory]: the memberships go in the same change, those
-// of the resource and of a group those in it.
-func (d *Directory) Delete(ctx context.Context, k scim.Kind, id, version string) error {
-	return again(version, func() error {
+// Delete removes a user or group of a version (zero: any): its memberships go in
+// the same change, and of a group those in it. It returns the zookie since which it
+// is gone.
+func (d *Directory) Delete(ctx context.Context, k scim.Kind, id string, version datastore.Revision, requestID string) (zookie string, err error) {
+	err = d.again(version, func() error {
 		v, err := d.view(ctx)
 		if err != nil {
 			return err
@@ -360,20 +271,22 @@ func (d *Directory) Delete(ctx context.Context, k scim.Kind, id, version string)
 		if err != nil {
 			return err
 		}
-		if version != "" && version != versionOf(now.Revision) {
-			return scim.ErrVersion
+		if version != 0 && version != now.Revision {
+			return otherVersion(now, version)
 		}
-		s := subjectOf(k, id)
-		in := tuple.Filter{ObjectType: GroupType, Relation: MemberRelation, Subject: tuple.SubjectFilter{Type: s.Type, ID: id, Relation: s.Relation}}
-		if k == scim.User {
-			in.Subject.Relation = tuple.Ellipsis
-		}
-		r := datastore.Request{Actor: d.Actor, Reason: reason, Detach: []tuple.Filter{in},
-			Identities: []datastore.IdentityUpdate{{Object: now.Object, Kind: now.Kind, State: datastore.Removed, Expected: &now.Revision}}}
-		if k == scim.Group {
-			r.Detach = append(r.Detach, membersOf(id))
-		}
-		_, err = d.Datastore.Write(ctx, d.Store, r)
-		return told(err)
+		out, err := d.Datastore.Write(ctx, d.Store, v.removal(d.request(requestID), k, now))
+		zookie = out.Zookie
+		return err
 	})
+	return zookie, err
+}
+
+// removal completes a request that removes a user or group.
+func (s shape) removal(r datastore.Request, k scim.Kind, now *datastore.Identity) datastore.Request {
+	r.Detach = []tuple.Filter{s.groupsOf(k, now.Object.ID)}
+	if k == scim.Group {
+		r.Detach = append(r.Detach, s.membersOf(now.Object.ID))
+	}
+	r.Identities = []datastore.IdentityUpdate{{Object: now.Object, Kind: now.Kind, State: datastore.Removed, Expected: &now.Revision}}
+	return r
 }

@@ -43,7 +43,7 @@ definition document {
 `
 
 // open opens a directory over a log whose default store has the schema.
-func open(t testing.TB, log datastore.Log, o keeper.Options) *provisioning.Directory {
+func open(t testing.TB, log datastore.Log, o keeper.Options) provisioning.SCIM {
 	t.Helper()
 	k, err := keeper.Open(log, o)
 	if err != nil {
@@ -61,7 +61,7 @@ func open(t testing.TB, log datastore.Log, o keeper.Options) *provisioning.Direc
 	if _, err := k.Write(t.Context(), st.ID, datastore.Request{Schema: &datastore.SchemaUpdate{Text: testSchema}}); err != nil {
 		t.Fatal(err)
 	}
-	return &provisioning.Directory{Datastore: k, Store: st.ID, Actor: "test", Counts: provisioning.NewCounts()}
+	return provisioning.SCIM{Directory: &provisioning.Directory{Datastore: k, Store: st.ID, Actor: "test", Reason: "SCIM", Counts: provisioning.NewCounts()}}
 }
 
 // people are a directory in its most naive form.
@@ -197,7 +197,7 @@ func openSQL(t *testing.T, d *sql.Dialect, uri string, open func(context.Context
 	return log
 }
 
-func (p *people) step(t *rapid.T, d *provisioning.Directory) {
+func (p *people) step(t *rapid.T, d provisioning.SCIM) {
 	ctx := context.Background()
 	k := rapid.SampledFrom([]scim.Kind{scim.User, scim.Group}).Draw(t, "kind")
 	id := rapid.SampledFrom(append(p.ids(k), "nobody")).Draw(t, "id")
@@ -304,7 +304,7 @@ func refused(t *rapid.T, err error, status int) {
 }
 
 // compare compares all that a view tells with the maps.
-func (p *people) compare(t *rapid.T, d *provisioning.Directory) {
+func (p *people) compare(t *rapid.T, d provisioning.SCIM) {
 	ctx := context.Background()
 	v, err := d.View(ctx)
 	if err != nil {
@@ -367,7 +367,7 @@ func (p *people) compareList(t *rapid.T, v scim.View, q scim.Query, is func(stri
 	}
 }
 
-func (p *people) compareMembers(t *rapid.T, d *provisioning.Directory, v scim.View, group string) {
+func (p *people) compareMembers(t *rapid.T, d provisioning.SCIM, v scim.View, group string) {
 	ctx := context.Background()
 	got := map[scim.Member]bool{}
 	for after := (*scim.Member)(nil); ; {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/provisioning/scim"
 	"github.com/pembadb/pemba/tuple"
 )
 
@@ -37,8 +38,8 @@ func naming(o tuple.Object) []tuple.Filter {
 //
 // The first part told is the suspension. Its errors are those of Write, and
 // tell's.
-func (l *Lifecycle) Offboard(ctx context.Context, o tuple.Object, operation string, tell func(Offboarded) error) error {
-	part, unknown, err := l.shutOut(ctx, o, operation)
+func (d *Directory) Offboard(ctx context.Context, id string, operation string, tell func(Offboarded) error) error {
+	o, part, unknown, err := d.shutOut(ctx, id, operation)
 	if err != nil {
 		return err
 	}
@@ -47,14 +48,15 @@ func (l *Lifecycle) Offboard(ctx context.Context, o tuple.Object, operation stri
 	}
 	for which, f := range naming(o) {
 		for n := 1; ; n++ {
-			id := fmt.Sprintf("%s/%d.%d", operation, which+1, n)
-			out, err := l.Datastore.Write(ctx, l.Store, datastore.Request{ID: id, Actor: l.Actor, Reason: l.Reason, DeleteWhere: &f, DeleteLimit: offboardChange})
+			r := d.request(fmt.Sprintf("%s/%d.%d", operation, which+1, n))
+			r.DeleteWhere, r.DeleteLimit = &f, offboardChange
+			out, err := d.Datastore.Write(ctx, d.Store, r)
 			if err != nil {
 				return err
 			}
 			part.Zookie, part.Removed = out.Zookie, nil
 			if out.Deleted > 0 {
-				if part.Removed, err = l.removedBy(ctx, out.Revision); err != nil {
+				if part.Removed, err = d.removedBy(ctx, out.Revision); err != nil {
 					return err
 				}
 				if err := tell(part); err != nil {
@@ -67,7 +69,7 @@ func (l *Lifecycle) Offboard(ctx context.Context, o tuple.Object, operation stri
 		}
 	}
 	if unknown {
-		if part.Zookie, err = l.Set(ctx, o, datastore.Removed, operation+"/removed"); err != nil {
+		if part.Zookie, err = d.Set(ctx, scim.User, id, datastore.Removed, operation+"/removed"); err != nil {
 			return err
 		}
 		part.State = datastore.Removed
@@ -78,27 +80,29 @@ func (l *Lifecycle) Offboard(ctx context.Context, o tuple.Object, operation stri
 
 // shutOut suspends a user; one that was never created is made a suspended one
 // without attributes, so that it is shut out at once, too.
-func (l *Lifecycle) shutOut(ctx context.Context, o tuple.Object, operation string) (part Offboarded, unknown bool, err error) {
-	now, zookie, err := l.current(ctx, o)
+func (d *Directory) shutOut(ctx context.Context, id, operation string) (o tuple.Object, part Offboarded, unknown bool, err error) {
+	now, zookie, err := d.current(ctx, scim.User, id)
+	o = now.Object
 	switch {
 	case errors.Is(err, datastore.ErrNoIdentity):
-		out, err := l.Datastore.Write(ctx, l.Store, datastore.Request{ID: operation + "/suspended", Actor: l.Actor, Reason: l.Reason,
-			Identities: []datastore.IdentityUpdate{{Object: o, Kind: datastore.User, State: datastore.Suspended, Expected: new(datastore.Revision)}}})
-		return Offboarded{Zookie: out.Zookie, State: datastore.Suspended}, true, err
+		r := d.request(operation + "/suspended")
+		r.Identities = []datastore.IdentityUpdate{{Object: o, Kind: datastore.User, State: datastore.Suspended, Expected: new(datastore.Revision)}}
+		out, err := d.Datastore.Write(ctx, d.Store, r)
+		return o, Offboarded{Zookie: out.Zookie, State: datastore.Suspended}, true, err
 	case err != nil:
-		return part, false, err
+		return o, part, false, err
 	case now.State.Withheld():
-		return Offboarded{Zookie: zookie, State: now.State}, now.State == datastore.Suspended && now.Attributes == "", nil
+		return o, Offboarded{Zookie: zookie, State: now.State}, now.State == datastore.Suspended && now.Attributes == "", nil
 	}
 	// The id names the version that it ends: one who was reactivated meanwhile is
 	// suspended again.
-	zookie, err = l.Set(ctx, o, datastore.Suspended, fmt.Sprintf("%s/suspended.%d", operation, now.Revision))
-	return Offboarded{Zookie: zookie, State: datastore.Suspended}, false, err
+	zookie, err = d.Set(ctx, scim.User, id, datastore.Suspended, fmt.Sprintf("%s/suspended.%d", operation, now.Revision))
+	return o, Offboarded{Zookie: zookie, State: datastore.Suspended}, false, err
 }
 
 // removedBy reads from the history what a change removed.
-func (l *Lifecycle) removedBy(ctx context.Context, at datastore.Revision) (removed []tuple.Relationship, err error) {
-	for c, err := range l.Datastore.History(ctx, l.Store, at) {
+func (d *Directory) removedBy(ctx context.Context, at datastore.Revision) (removed []tuple.Relationship, err error) {
+	for c, err := range d.Datastore.History(ctx, d.Store, at) {
 		if err != nil {
 			return nil, err
 		}
@@ -113,21 +117,21 @@ func (l *Lifecycle) removedBy(ctx context.Context, at datastore.Revision) (remov
 }
 
 // OffboardDry tells what Offboard would remove now, and changes nothing.
-func (l *Lifecycle) OffboardDry(ctx context.Context, o tuple.Object, tell func(Offboarded) error) error {
-	s, err := l.Datastore.At(ctx, l.Store, datastore.Consistency{Level: datastore.FullyConsistent})
+func (d *Directory) OffboardDry(ctx context.Context, id string, tell func(Offboarded) error) error {
+	v, err := d.view(ctx)
 	if err != nil {
 		return err
 	}
-	defer s.Close()
-	now, err := User(ctx, s, o)
+	defer v.Close()
+	now, err := v.newest(ctx, scim.User, id)
 	if err != nil && !errors.Is(err, datastore.ErrNoIdentity) {
 		return err
 	}
-	part := Offboarded{Zookie: s.Zookie(), State: now.State}
+	part := Offboarded{Zookie: v.Zookie(), State: now.State}
 	if err := tell(part); err != nil {
 		return err
 	}
-	if err := l.wouldRemove(ctx, s, o, &part, tell); err != nil {
+	if err := d.wouldRemove(ctx, v, now.Object, &part, tell); err != nil {
 		return err
 	}
 	part.Complete = true
@@ -136,7 +140,7 @@ func (l *Lifecycle) OffboardDry(ctx context.Context, o tuple.Object, tell func(O
 
 // wouldRemove tells, a part at a time, all relationships that name an object; what
 // is left of the last is in part.
-func (l *Lifecycle) wouldRemove(ctx context.Context, s datastore.Snapshot, o tuple.Object, part *Offboarded, tell func(Offboarded) error) error {
+func (d *Directory) wouldRemove(ctx context.Context, s datastore.Snapshot, o tuple.Object, part *Offboarded, tell func(Offboarded) error) error {
 	now := time.Now()
 	for which, f := range naming(o) {
 		var failed error

@@ -96,13 +96,13 @@ definition document { relation viewer: user | user:* }`}})
 			}
 		}
 		var told []string
-		l := &Lifecycle{Store: datastore.Default, Actor: "admin", Reason: "left"}
+		l := &Directory{Store: datastore.Default, Actor: "admin", Reason: "left"}
 		crashes := 0
 		for attempt := 1; ; attempt++ {
 			told = nil
 			l.Datastore = &crashing{Datastore: k, in: r.IntN(8), after: r.IntN(2) == 0}
 			var end Offboarded
-			err := l.Offboard(t.Context(), eve, "op", func(part Offboarded) error {
+			err := l.Offboard(t.Context(), eve.ID, "op", func(part Offboarded) error {
 				denied()
 				for _, gone := range part.Removed {
 					told = append(told, gone.String())

@@ -12,50 +12,6 @@ import (
 	"github.com/pembadb/pemba/tuple"
 )
 
-// The types and the relation that stand for users, groups and membership in a
-// store's schema.
-const (
-	UserType       = "user"
-	GroupType      = "group"
-	MemberRelation = "member"
-)
-
-func typeOf(k scim.Kind) string {
-	if k == scim.Group {
-		return GroupType
-	}
-	return UserType
-}
-
-func kindOf(k scim.Kind) datastore.IdentityKind {
-	if k == scim.Group {
-		return datastore.Group
-	}
-	return datastore.User
-}
-
-func objectOf(k scim.Kind, id string) tuple.Object { return tuple.Object{Type: typeOf(k), ID: id} }
-
-// subjectOf is a member as the subject of its membership.
-func subjectOf(k scim.Kind, id string) tuple.Subject {
-	s := tuple.Subject{Object: objectOf(k, id)}
-	if k == scim.Group {
-		s.Relation = MemberRelation
-	}
-	return s
-}
-
-// memberOf is the member that a subject stands for; false for subjects that are
-// none, such as everybody.
-func memberOf(s tuple.Subject) (scim.Member, bool) {
-	for _, k := range []scim.Kind{scim.User, scim.Group} {
-		if s == subjectOf(k, s.Object.ID) && s.Object.ID != tuple.Wildcard {
-			return scim.Member{ID: s.Object.ID, Kind: k}, true
-		}
-	}
-	return scim.Member{}, false
-}
-
 // live reports whether an identity is a resource of a kind that is not removed.
 func live(i *datastore.Identity, k scim.Kind) bool {
 	return i.Kind == kindOf(k) && (i.State == datastore.Active || i.State == datastore.Suspended)
@@ -88,8 +44,8 @@ func timeOf(v any) time.Time {
 
 // identity is a resource as the history has it, without the revision that it must
 // replace.
-func identity(r *scim.Resource) (datastore.IdentityUpdate, error) {
-	u := datastore.IdentityUpdate{Object: objectOf(r.Kind, r.ID), Kind: kindOf(r.Kind), State: datastore.Active}
+func (s shape) identity(r *scim.Resource) (datastore.IdentityUpdate, error) {
+	u := datastore.IdentityUpdate{Object: s.objectOf(r.Kind, r.ID), Kind: kindOf(r.Kind), State: datastore.Active}
 	kept := scim.Object{"meta": scim.Object{"created": r.Created.Format(time.RFC3339Nano), "lastModified": r.Modified.Format(time.RFC3339Nano)}}
 	for name, v := range r.Attributes {
 		if name != "active" {

@@ -11,40 +11,46 @@ import (
 	"github.com/pembadb/pemba/tuple"
 )
 
-// view is a store at one revision as a directory. It implements [scim.View].
+// view is a store at one revision as a directory.
 type view struct {
 	datastore.Snapshot
+	shape
 	counts *Counts
 	ds     datastore.Datastore
 	now    time.Time
 }
 
-// Version implements [scim.View].
+// Version is as of [scim.View].
 func (v *view) Version() string {
 	h := v.Head()
 	return fmt.Sprintf("%x.%d", h.Incarnation, h.Revision)
 }
 
-// identity is the newest version of a user or group that is not removed.
+// identity is the newest version of a user or group that is not removed;
+// [datastore.ErrNoIdentity] if there is none.
 func (v *view) identity(ctx context.Context, k scim.Kind, id string) (*datastore.Identity, error) {
-	o := objectOf(k, id)
-	if o.Check() != nil || id == tuple.Wildcard {
-		return nil, scim.NotFound(k, id)
+	o, err := v.checked(k, id)
+	if err != nil {
+		return nil, fmt.Errorf("%s %.200q: %w", nounOf(k), id, datastore.ErrNoIdentity)
 	}
 	var found *datastore.Identity
-	err := v.Identities(ctx, datastore.IdentityQuery{Objects: []tuple.Object{o}}, func(i datastore.Identity) bool {
+	err = v.Identities(ctx, datastore.IdentityQuery{Objects: []tuple.Object{o}}, func(i datastore.Identity) bool {
 		if live(&i, k) {
 			found = &i
 		}
 		return false
 	})
 	if err == nil && found == nil {
-		err = scim.NotFound(k, id)
+		err = noIdentity(o)
 	}
-	return found, told(err)
+	return found, err
 }
 
-// Get implements [scim.View].
+func noIdentity(o tuple.Object) error {
+	return datastore.With(fmt.Errorf("%s: %w", o, datastore.ErrNoIdentity), "object", o.String())
+}
+
+// Get is as of [scim.View].
 func (v *view) Get(ctx context.Context, k scim.Kind, id string) (*scim.Resource, error) {
 	i, err := v.identity(ctx, k, id)
 	if err != nil {
@@ -53,12 +59,12 @@ func (v *view) Get(ctx context.Context, k scim.Kind, id string) (*scim.Resource,
 	return resource(i, k)
 }
 
-// List implements [scim.View].
+// List is as of [scim.View].
 func (v *view) List(ctx context.Context, q scim.Query) ([]*scim.Resource, error) {
 	if q.Key != nil && q.Key.Attribute == "members.value" {
-		return v.groupsOf(ctx, q)
+		return v.groupsWith(ctx, q)
 	}
-	ask := datastore.IdentityQuery{Type: typeOf(q.Kind), After: q.After}
+	ask := datastore.IdentityQuery{Type: v.typeOf(q.Kind), After: q.After}
 	if q.Key != nil {
 		k := key(q.Key.Attribute, q.Key.Value)
 		if k.Value == "" || strings.ContainsRune(k.Value, 0) {
@@ -83,7 +89,7 @@ func (v *view) List(ctx context.Context, q scim.Query) ([]*scim.Resource, error)
 		})
 		switch {
 		case err != nil || failed != nil:
-			return nil, told(firstOf(err, failed))
+			return nil, firstOf(err, failed)
 		case seen < ask.Limit || len(list) >= q.Limit:
 			return list, nil
 		}
@@ -99,13 +105,13 @@ func firstOf(errs ...error) error {
 	return nil
 }
 
-// groupsOf lists groups that somebody is a direct member of.
-func (v *view) groupsOf(ctx context.Context, q scim.Query) ([]*scim.Resource, error) {
+// groupsWith lists groups that somebody is a direct member of.
+func (v *view) groupsWith(ctx context.Context, q scim.Query) ([]*scim.Resource, error) {
 	var list []*scim.Resource
 	for after := q.After; ; {
 		groups, err := v.groupsPage(ctx, q.Key.Value, after, q.Limit-len(list))
 		if err != nil {
-			return nil, told(err)
+			return nil, err
 		}
 		if len(groups) == 0 {
 			return list, nil
@@ -121,7 +127,7 @@ func (v *view) groupsOf(ctx context.Context, q scim.Query) ([]*scim.Resource, er
 			return failed == nil
 		})
 		if err = firstOf(err, failed); err != nil || len(list) >= q.Limit {
-			return list, told(err)
+			return list, err
 		}
 	}
 }
@@ -131,17 +137,12 @@ func (v *view) groupsOf(ctx context.Context, q scim.Query) ([]*scim.Resource, er
 func (v *view) groupsPage(ctx context.Context, id, after string, limit int) ([]tuple.Object, error) {
 	found := map[scim.Kind][]tuple.Object{}
 	for _, k := range []scim.Kind{scim.User, scim.Group} {
-		s := subjectOf(k, id)
-		if s.Object.Check() != nil || id == tuple.Wildcard {
+		if _, err := v.checked(k, id); err != nil {
 			return nil, nil
 		}
-		f := tuple.Filter{ObjectType: GroupType, Relation: MemberRelation, Subject: tuple.SubjectFilter{Type: s.Type, ID: id, Relation: s.Relation}}
-		if k == scim.User {
-			f.Subject.Relation = tuple.Ellipsis
-		}
-		q := datastore.RowQuery{Filter: f, BySubject: true, Limit: limit}
+		q := datastore.RowQuery{Filter: v.shape.groupsOf(k, id), BySubject: true, Limit: limit}
 		if after != "" {
-			q.After = &tuple.Key{Object: tuple.Object{Type: GroupType, ID: after}, Relation: MemberRelation, Subject: s}
+			q.After = &tuple.Key{Object: v.objectOf(scim.Group, after), Relation: v.Member, Subject: v.subjectOf(k, id)}
 		}
 		if err := v.Rows(ctx, q, v.now, func(r datastore.Row) bool {
 			found[k] = append(found[k], r.Object)
@@ -168,33 +169,29 @@ func merged(a, b []tuple.Object, limit int) (list []tuple.Object) {
 	return list
 }
 
-// Count implements [scim.View].
+// Count is as of [scim.View].
 func (v *view) Count(ctx context.Context, k scim.Kind) (int, error) {
 	n, err := v.counts.count(ctx, v, k)
-	return n, told(err)
+	return n, err
 }
 
-// Members implements [scim.View]: groups, then users, each in the order of their
+// Members is as of [scim.View]: groups, then users, each in the order of their
 // ids.
 func (v *view) Members(ctx context.Context, group string, after *scim.Member, limit int) ([]scim.Member, error) {
-	q := datastore.RowQuery{Filter: membersOf(group)}
+	q := datastore.RowQuery{Filter: v.membersOf(group)}
 	if after != nil {
-		q.After = &tuple.Key{Object: objectOf(scim.Group, group), Relation: MemberRelation, Subject: subjectOf(after.Kind, after.ID)}
+		q.After = &tuple.Key{Object: v.objectOf(scim.Group, group), Relation: v.Member, Subject: v.subjectOf(after.Kind, after.ID)}
 	}
 	var list []scim.Member
 	if err := v.Rows(ctx, q, v.now, func(r datastore.Row) bool {
-		if m, ok := memberOf(r.Subject); ok {
+		if m, ok := v.memberOf(r.Subject); ok {
 			list = append(list, m)
 		}
 		return len(list) < limit
 	}); err != nil {
-		return nil, told(err)
+		return nil, err
 	}
 	return list, v.name(ctx, list)
-}
-
-func membersOf(group string) tuple.Filter {
-	return tuple.Filter{ObjectType: GroupType, ObjectID: group, Relation: MemberRelation}
 }
 
 // name gives members the names that they have.
@@ -204,7 +201,7 @@ func (v *view) name(ctx context.Context, list []scim.Member) error {
 	}
 	objects := make([]tuple.Object, len(list))
 	for n, m := range list {
-		objects[n] = objectOf(m.Kind, m.ID)
+		objects[n] = v.objectOf(m.Kind, m.ID)
 	}
 	names := map[tuple.Object]string{}
 	err := v.Identities(ctx, datastore.IdentityQuery{Objects: objects}, func(i datastore.Identity) bool {
@@ -220,27 +217,28 @@ func (v *view) name(ctx context.Context, list []scim.Member) error {
 	for n, o := range objects {
 		list[n].Display = names[o]
 	}
-	return told(err)
+	return err
 }
 
-// HasMember implements [scim.View].
+// HasMember is as of [scim.View].
 func (v *view) HasMember(ctx context.Context, group, id string) (bool, error) {
-	if objectOf(scim.User, id).Check() != nil || id == tuple.Wildcard {
+	if _, err := v.checked(scim.User, id); err != nil {
 		return false, nil
 	}
-	found := false
 	for _, k := range []scim.Kind{scim.User, scim.Group} {
-		f := membersOf(group)
-		f.Subject = tuple.SubjectFilter{Type: typeOf(k), ID: id, Relation: tuple.Ellipsis}
-		if k == scim.Group {
-			f.Subject.Relation = MemberRelation
-		}
-		if err := v.Rows(ctx, datastore.RowQuery{Filter: f, Limit: 1}, v.now, func(datastore.Row) bool {
-			found = true
-			return false
-		}); err != nil {
-			return false, told(err)
+		if found, err := v.hasMember(ctx, group, scim.Member{Kind: k, ID: id}); found || err != nil {
+			return found, err
 		}
 	}
-	return found, nil
+	return false, nil
+}
+
+func (v *view) hasMember(ctx context.Context, group string, m scim.Member) (found bool, err error) {
+	f := v.shape.groupsOf(m.Kind, m.ID)
+	f.ObjectID = group
+	err = v.Rows(ctx, datastore.RowQuery{Filter: f, Limit: 1}, v.now, func(datastore.Row) bool {
+		found = true
+		return false
+	})
+	return found, err
 }

@@ -30,6 +30,7 @@ func Compile(src Source, names *Names, opts Options) (*Schema, []Warning, error)
 		c.bound()
 		c.declare()
 		c.resolve()
+		c.directory()
 	}
 	if err := opts.stopped(); err != nil {
 		return nil, nil, err

@@ -10,8 +10,10 @@ import (
 type DifferenceKind string
 
 const (
-	DefinitionAdded      DifferenceKind = "definition added"
-	DefinitionRemoved    DifferenceKind = "definition removed"
+	DefinitionAdded   DifferenceKind = "definition added"
+	DefinitionRemoved DifferenceKind = "definition removed"
+	// DirectoryChanged is about what stands for users and groups (see [Directory]).
+	DirectoryChanged     DifferenceKind = "users and groups changed"
 	DefinitionDocChanged DifferenceKind = "definition comment changed"
 
 	RelationAdded        DifferenceKind = "relation added"
@@ -102,6 +104,9 @@ func Diff(old, new *Schema) []Difference {
 		if old.Definition(n.Type) == nil {
 			d.add(Difference{Kind: DefinitionAdded, Type: n.Type, Why: "nothing uses it yet"})
 		}
+	}
+	if a, b := old.Directory, new.Directory; len(old.Definitions) > 0 && a.String() != b.String() {
+		d.add(Difference{Kind: DirectoryChanged, Type: b.User, Old: a.String(), New: b.String(), Why: "users and groups made from now on follow it; types and relation cannot change while there are any"})
 	}
 	d.caveats(old, new)
 	slices.SortStableFunc(d.out, func(a, b Difference) int {

@@ -23,6 +23,8 @@ type Schema struct {
 	Definitions []*Definition
 	// Caveats are sorted by name.
 	Caveats []*Caveat
+	// Directory says what stands for users and groups.
+	Directory Directory
 
 	byType map[string]*Definition
 	byName []*Definition // by Definition.Name

@@ -4,14 +4,25 @@ import (
 	"testing"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
 )
 
+// attributes reads a JSON object.
+func attributes(t testing.TB, text string) *structpb.Struct {
+	t.Helper()
+	s := &structpb.Struct{}
+	if err := s.UnmarshalJSON([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func TestACreatedUserIsThereOnceUnderItsNames(t *testing.T) {
 	n := documents(t, offboardSchema)
 	users, ctx := pembav1.NewProvisioningServiceClient(n.conn), t.Context()
-	ada := &pembav1.CreateUserRequest{Id: "ada", UserName: "Ada@example.com", DisplayName: "Ada", ExternalId: "E1", RequestId: "c1"}
+	ada := &pembav1.CreateUserRequest{Id: "ada", Attributes: attributes(t, `{"userName":"Ada@example.com","displayName":"Ada","externalId":"E1"}`), RequestId: "c1"}
 	var zookie string
 	for range 2 { // the second is a retry
 		r, err := users.CreateUser(ctx, ada)
@@ -30,16 +41,16 @@ func TestACreatedUserIsThereOnceUnderItsNames(t *testing.T) {
 		}
 	}
 	for what, second := range map[string]*pembav1.CreateUserRequest{
-		"the same id":                    {Id: "ada", UserName: "other"},
-		"the user name in other letters": {Id: "eve", UserName: "aDA@EXAMPLE.com"},
-		"the external id":                {Id: "eve", UserName: "eve", ExternalId: "E1"},
+		"the same id":                    {Id: "ada", Attributes: attributes(t, `{"userName":"other"}`)},
+		"the user name in other letters": {Id: "eve", Attributes: attributes(t, `{"username":"aDA@EXAMPLE.com"}`)},
+		"the external id":                {Id: "eve", Attributes: attributes(t, `{"userName":"eve","externalId":"E1"}`)},
 	} {
 		_, err := users.CreateUser(ctx, second)
 		expect(t, what, err, codes.AlreadyExists, "USER_EXISTS")
 	}
 	_, err = users.CreateUser(ctx, &pembav1.CreateUserRequest{Id: "eve"})
 	expect(t, "no user name", err, codes.InvalidArgument, "MISSING_FIELD")
-	_, err = users.CreateUser(ctx, &pembav1.CreateUserRequest{Id: "*", UserName: "all"})
+	_, err = users.CreateUser(ctx, &pembav1.CreateUserRequest{Id: "*", Attributes: attributes(t, `{"userName":"all"}`)})
 	expect(t, "everybody", err, codes.InvalidArgument, "INVALID_OBJECT")
 
 	own := n.write(t, "group:eng#member@user:ada", "document:d#viewer@group:eng#member").Zookie

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/pembadb/pemba/datastore"
@@ -165,11 +166,48 @@ func wrong(ctx context.Context, t *testing.T, n *node) map[string]func() error {
 			return err
 		},
 		"USER_EXISTS": func() error {
-			users, r := pembav1.NewProvisioningServiceClient(n.conn), &pembav1.CreateUserRequest{Id: "twice", UserName: "twice"}
+			users, r := pembav1.NewProvisioningServiceClient(n.conn), &pembav1.CreateUserRequest{Id: "twice", Attributes: attributes(t, `{"userName":"twice"}`)}
 			if _, err := users.CreateUser(ctx, r); err != nil {
 				return err
 			}
 			_, err := users.CreateUser(ctx, r)
+			return err
+		},
+		"GROUP_NOT_FOUND": func() error {
+			_, err := pembav1.NewProvisioningServiceClient(n.conn).DeleteGroup(ctx, &pembav1.DeleteGroupRequest{Id: "nobody"})
+			return err
+		},
+		"GROUP_EXISTS": func() error {
+			users, r := pembav1.NewProvisioningServiceClient(n.conn), &pembav1.CreateGroupRequest{Id: "twice", Attributes: attributes(t, `{"displayName":"Twice"}`)}
+			if _, err := users.CreateGroup(ctx, r); err != nil {
+				return err
+			}
+			_, err := users.CreateGroup(ctx, r)
+			return err
+		},
+		"MEMBER_NOT_FOUND": func() error {
+			users := pembav1.NewProvisioningServiceClient(n.conn)
+			if _, err := users.CreateGroup(ctx, &pembav1.CreateGroupRequest{Id: "empty", Attributes: attributes(t, `{"displayName":"Empty"}`)}); err != nil {
+				return err
+			}
+			_, err := users.AddMembers(ctx, &pembav1.AddMembersRequest{Id: "empty", Members: []*pembav1.Member{{Member: &pembav1.Member_User{User: "nobody"}}}})
+			return err
+		},
+		"TOO_MANY_REMOVALS": func() error {
+			users := pembav1.NewProvisioningServiceClient(n.conn)
+			if _, err := users.CreateGroup(ctx, &pembav1.CreateGroupRequest{Id: "left", Attributes: attributes(t, `{"displayName":"Left"}`)}); err != nil {
+				return err
+			}
+			stream, err := users.ApplyDirectory(ctx)
+			if err != nil {
+				return err
+			}
+			start := &pembav1.DirectoryStart{MaxRemovals: proto.Uint32(0)}
+			if err := stream.Send(&pembav1.ApplyDirectoryRequest{Part: &pembav1.ApplyDirectoryRequest_Start{Start: start}}); err != nil {
+				return err
+			}
+			stream.CloseSend()
+			_, err = stream.Recv()
 			return err
 		},
 		"TOKEN_EXISTS": func() error {
@@ -210,7 +248,8 @@ var codeOf = map[string]codes.Code{
 	"CAVEAT_COST": codes.ResourceExhausted, "CYCLE_THROUGH_EXCLUSION": codes.FailedPrecondition, "RELATIONSHIP_EXISTS": codes.AlreadyExists,
 	"PRECONDITION_FAILED": codes.FailedPrecondition, "REQUEST_ID_REUSED": codes.AlreadyExists, "SCHEMA_HASH_MISMATCH": codes.FailedPrecondition,
 	"SCHEMA_ORPHANS": codes.FailedPrecondition, "BEYOND_HEAD": codes.OutOfRange, "UNKNOWN_STORE": codes.NotFound, "STORE_EXISTS": codes.AlreadyExists,
-	"STORE_PROTECTED": codes.FailedPrecondition, "TOKEN_NOT_FOUND": codes.NotFound, "USER_NOT_FOUND": codes.NotFound, "USER_EXISTS": codes.AlreadyExists, "TOKEN_EXISTS": codes.AlreadyExists,
+	"STORE_PROTECTED": codes.FailedPrecondition, "TOKEN_NOT_FOUND": codes.NotFound, "USER_NOT_FOUND": codes.NotFound, "USER_EXISTS": codes.AlreadyExists,
+	"GROUP_NOT_FOUND": codes.NotFound, "GROUP_EXISTS": codes.AlreadyExists, "MEMBER_NOT_FOUND": codes.NotFound, "TOO_MANY_REMOVALS": codes.FailedPrecondition, "TOKEN_EXISTS": codes.AlreadyExists,
 	"DEADLINE_EXCEEDED": codes.DeadlineExceeded,
 }
 
@@ -221,7 +260,8 @@ var facts = map[string][]string{
 	"INVALID_TOKEN": {"token"}, "INVALID_FIELD": {"field"}, "DUPLICATE_OPERATION": {"relationship"}, "LIMIT_EXCEEDED": {"limit", "maximum"},
 	"CAVEAT_COST": {"limit", "maximum"}, "RELATIONSHIP_EXISTS": {"relationship"}, "PRECONDITION_FAILED": {"precondition"},
 	"REQUEST_ID_REUSED": {"request_id", "revision"}, "SCHEMA_HASH_MISMATCH": {"expected", "hash"}, "SCHEMA_ORPHANS": {"count", "example"},
-	"INVALID_BACKUP": {"offset"}, "BEYOND_HEAD": {"head"}, "UNKNOWN_STORE": {"store"}, "STORE_EXISTS": {"store"}, "TOKEN_NOT_FOUND": {"token"}, "USER_NOT_FOUND": {"object"}, "USER_EXISTS": {"object"}, "TOKEN_EXISTS": {"token"},
+	"INVALID_BACKUP": {"offset"}, "BEYOND_HEAD": {"head"}, "UNKNOWN_STORE": {"store"}, "STORE_EXISTS": {"store"}, "TOKEN_NOT_FOUND": {"token"}, "USER_NOT_FOUND": {"object"}, "USER_EXISTS": {"object"},
+	"GROUP_NOT_FOUND": {"object"}, "GROUP_EXISTS": {"object"}, "MEMBER_NOT_FOUND": {"id"}, "TOO_MANY_REMOVALS": {"removals", "maximum"}, "TOKEN_EXISTS": {"token"},
 }
 
 func TestEveryErrorHasItsCodeItsReasonAndItsFacts(t *testing.T) {

@@ -17,6 +17,8 @@ import (
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/graph"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
+	"github.com/pembadb/pemba/provisioning"
+	"github.com/pembadb/pemba/provisioning/scim"
 	"github.com/pembadb/pemba/schema"
 	"github.com/pembadb/pemba/tuple"
 )
@@ -72,6 +74,8 @@ var problems = []struct {
 	{datastore.ErrForked, codes.Aborted, pembav1.ErrorReason_ERROR_REASON_HISTORY_FORKED},
 	{datastore.ErrCorrupt, codes.DataLoss, pembav1.ErrorReason_ERROR_REASON_CHAIN_BROKEN},
 	{datastore.ErrNoStore, codes.NotFound, pembav1.ErrorReason_ERROR_REASON_UNKNOWN_STORE},
+	{provisioning.ErrNoMember, codes.NotFound, pembav1.ErrorReason_ERROR_REASON_MEMBER_NOT_FOUND},
+	{provisioning.ErrRemovals, codes.FailedPrecondition, pembav1.ErrorReason_ERROR_REASON_TOO_MANY_REMOVALS},
 	{datastore.ErrNoIdentity, codes.NotFound, pembav1.ErrorReason_ERROR_REASON_USER_NOT_FOUND},
 	{datastore.ErrNotFound, codes.NotFound, pembav1.ErrorReason_ERROR_REASON_TOKEN_NOT_FOUND},
 	{datastore.ErrProtected, codes.FailedPrecondition, pembav1.ErrorReason_ERROR_REASON_STORE_PROTECTED},
@@ -206,6 +210,10 @@ func (s *Server) pembaStatus(ctx context.Context, method string, err error) erro
 			}
 			return problem
 		}
+	}
+	var attributes *scim.Error
+	if errors.As(err, &attributes) {
+		return withReason(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_FIELD, err.Error())
 	}
 	var noun *tuple.Error
 	if errors.As(err, &noun) {

@@ -133,7 +133,7 @@ func (s *Server) scimSession(external string, counts *provisioning.Counts) func(
 			}
 		}
 		return &scim.Session{
-			Directory: &provisioning.Directory{Datastore: s.ds, Store: st.ID, Actor: c.name, Counts: counts},
+			Directory: provisioning.SCIM{Directory: &provisioning.Directory{Datastore: s.ds, Store: st.ID, Actor: c.name, Reason: "SCIM", Counts: counts}},
 			Base:      base + prefix, Path: rest, Scope: strconv.FormatUint(uint64(st.ID), 10),
 		}, nil
 	}

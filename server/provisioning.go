@@ -3,13 +3,21 @@ package server
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/pembadb/pemba/datastore"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
 	"github.com/pembadb/pemba/provisioning"
+	"github.com/pembadb/pemba/provisioning/scim"
 	"github.com/pembadb/pemba/tuple"
 )
 
@@ -21,36 +29,105 @@ type provisionings struct {
 // maxOperationID leaves room for what the ids of an operation's changes add.
 const maxOperationID = 100
 
-// lifecycle is what a request about a user needs.
-func (s *provisionings) lifecycle(ctx context.Context, store, id, requestID, reason string, longest int) (*provisioning.Lifecycle, tuple.Object, error) {
+// directory is what a request that changes users or groups needs.
+func (s *provisionings) directory(ctx context.Context, store, requestID, reason string, longest int) (*provisioning.Directory, error) {
 	if err := checkRequest(requestID, reason, longest); err != nil {
-		return nil, tuple.Object{}, err
-	}
-	o, err := userObject(id)
-	if err != nil {
-		return nil, o, err
+		return nil, err
 	}
 	st, err := s.store(ctx, store)
 	if err != nil {
-		return nil, o, err
+		return nil, err
 	}
-	return &provisioning.Lifecycle{Datastore: s.ds, Store: st.ID, Actor: callerOf(ctx).name, Reason: reason}, o, nil
+	return &provisioning.Directory{Datastore: s.ds, Store: st.ID, Actor: callerOf(ctx).name, Reason: reason}, nil
 }
 
-func userObject(id string) (tuple.Object, error) {
+// of is directory for a request about one user or group.
+func (s *provisionings) of(ctx context.Context, store, id, requestID, reason string, longest int) (*provisioning.Directory, error) {
+	if err := checkID("id", id); err != nil {
+		return nil, err
+	}
+	return s.directory(ctx, store, requestID, reason, longest)
+}
+
+// checkID refuses what no user or group can have for its id, whatever its type.
+func checkID(field, id string) error {
 	if id == "" {
-		return tuple.Object{}, missing("id")
+		return missing(field)
 	}
-	o, err := provisioning.UserObject(id)
-	if err != nil {
-		return o, badField(pembav1.ErrorReason_ERROR_REASON_INVALID_OBJECT, "id", err)
+	if id == tuple.Wildcard {
+		return badField(pembav1.ErrorReason_ERROR_REASON_INVALID_OBJECT, field, errors.New("* stands for everybody, and is nobody's id"))
 	}
-	return o, nil
+	if err := (tuple.Object{Type: "user", ID: id}).Check(); err != nil {
+		return badField(pembav1.ErrorReason_ERROR_REASON_INVALID_OBJECT, field, err)
+	}
+	return nil
+}
+
+// provisioningError gives errors about users or groups their reasons.
+func provisioningError(k scim.Kind, err error) error {
+	exists, absent := pembav1.ErrorReason_ERROR_REASON_USER_EXISTS, pembav1.ErrorReason_ERROR_REASON_USER_NOT_FOUND
+	if k == scim.Group {
+		exists, absent = pembav1.ErrorReason_ERROR_REASON_GROUP_EXISTS, pembav1.ErrorReason_ERROR_REASON_GROUP_NOT_FOUND
+	}
+	switch {
+	case err == nil || errors.Is(err, provisioning.ErrNoMember):
+		return err
+	case errors.Is(err, datastore.ErrAlreadyExists):
+		return withFacts(codes.AlreadyExists, exists, err.Error(), datastore.Facts(err))
+	case errors.Is(err, datastore.ErrNoIdentity):
+		return withFacts(codes.NotFound, absent, err.Error(), datastore.Facts(err))
+	}
+	return err
+}
+
+// objectOf is a struct as SCIM has it; nil for none.
+func objectOf(given *structpb.Struct) scim.Object {
+	if given == nil {
+		return nil
+	}
+	return given.AsMap()
+}
+
+// attributesOf are attributes as the wire has them.
+func attributesOf(r *scim.Resource) (*structpb.Struct, error) {
+	kept := maps.Clone(r.Attributes)
+	delete(kept, "active") // the state says so
+	return structpb.NewStruct(kept)
+}
+
+// revisionOf is the revision that made a version of a resource.
+func revisionOf(r *scim.Resource) uint64 {
+	n, _ := strconv.ParseUint(r.Version, 10, 64)
+	return n
+}
+
+func timeProto(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+func userProto(r *scim.Resource, state datastore.IdentityState) (u *pembav1.User, err error) {
+	u = &pembav1.User{Id: r.ID, State: userState(state), Revision: revisionOf(r), Created: timeProto(r.Created), Updated: timeProto(r.Modified)}
+	if r.Attributes != nil {
+		u.Attributes, err = attributesOf(r)
+	}
+	return u, err
+}
+
+func userState(s datastore.IdentityState) pembav1.UserState { return pembav1.UserState(s) }
+
+// stateOf is the state of one that is not removed.
+func stateOf(r *scim.Resource) datastore.IdentityState {
+	if r.Attributes["active"] == false {
+		return datastore.Suspended
+	}
+	return datastore.Active
 }
 
 func (s *provisionings) GetUser(ctx context.Context, r *pembav1.GetUserRequest) (*pembav1.GetUserResponse, error) {
-	o, err := userObject(r.Id)
-	if err != nil {
+	if err := checkID("id", r.Id); err != nil {
 		return nil, err
 	}
 	snapshot, _, err := s.at(ctx, r.Store, r.Consistency)
@@ -58,84 +135,203 @@ func (s *provisionings) GetUser(ctx context.Context, r *pembav1.GetUserRequest) 
 		return nil, err
 	}
 	defer snapshot.Close()
-	i, err := provisioning.User(ctx, snapshot, o)
+	found, state, err := provisioning.ViewOf(snapshot).Get(ctx, scim.User, r.Id)
+	if err != nil {
+		return nil, provisioningError(scim.User, err)
+	}
+	u, err := userProto(found, state)
+	return &pembav1.GetUserResponse{Zookie: snapshot.Zookie(), User: u}, err
+}
+
+// identityPage is a page of users, groups or members being made.
+type identityPage struct {
+	snapshot datastore.Snapshot
+	limit    int
+	after    string
+	now      time.Time
+	question [16]byte
+}
+
+// pageRequest is what requests for such a page have in common.
+type pageRequest interface {
+	proto.Message
+	GetStore() string
+	GetConsistency() *pembav1.Consistency
+	GetLimit() uint32
+	GetCursor() string
+}
+
+// page opens the snapshot of a page: at its consistency, or where its cursor says.
+// filter is the request without store, consistency, limit and cursor.
+func (s *provisionings) page(ctx context.Context, r, filter pageRequest) (*identityPage, error) {
+	st, err := s.store(ctx, r.GetStore())
 	if err != nil {
 		return nil, err
 	}
-	u := &pembav1.User{Id: o.ID, State: userState(i.State), Revision: uint64(i.Revision)}
-	if i.Attributes != "" {
-		u.Attributes = jsonStruct(i.Attributes)
+	p := &identityPage{limit: s.limits.ListResults, now: time.Now(), question: question(string(filter.ProtoReflect().Descriptor().Name()), st.ID, filter)}
+	if n := int(r.GetLimit()); n > 0 {
+		p.limit = min(n, p.limit)
 	}
-	return &pembav1.GetUserResponse{Zookie: snapshot.Zookie(), User: u}, nil
+	if r.GetCursor() == "" {
+		p.snapshot, p.now, err = s.at(ctx, r.GetStore(), r.GetConsistency())
+		return p, err
+	}
+	c, err := parseCursor(r.GetCursor(), p.question)
+	if err != nil {
+		return nil, err
+	}
+	p.after, p.now = c.position, c.time
+	if past, ok := r.GetConsistency().GetRequirement().(*pembav1.Consistency_AtTime); ok {
+		p.snapshot, p.now, err = s.past(ctx, st.ID, past.AtTime, c)
+		return p, err
+	}
+	p.snapshot, err = s.snapshot(ctx, st.ID, datastore.Consistency{Level: datastore.AtExactSnapshot, Zookie: c.zookie})
+	return p, err
 }
 
-func userState(s datastore.IdentityState) pembav1.UserState { return pembav1.UserState(s) }
+// next is the cursor behind a position.
+func (p *identityPage) next(position string) string {
+	return cursor{zookie: p.snapshot.Zookie(), time: p.now, position: position, question: p.question}.String()
+}
+
+// find is the page of the users or groups that a filter matches, and the cursor
+// behind it.
+func (p *identityPage) find(ctx context.Context, k scim.Kind, text string) (found []*scim.Resource, next string, err error) {
+	var filter *scim.Filter
+	if text != "" {
+		if filter, err = scim.ParseFilter(scim.TypeOf(k), text); err != nil {
+			return nil, "", badField(pembav1.ErrorReason_ERROR_REASON_INVALID_FIELD, "filter", err)
+		}
+	}
+	err = provisioning.ViewOf(p.snapshot).Find(ctx, k, filter, p.after, func(r *scim.Resource) bool {
+		if len(found) == p.limit {
+			next = p.next(found[len(found)-1].ID)
+			return false
+		}
+		found = append(found, r)
+		return true
+	})
+	return found, next, err
+}
+
+func (s *provisionings) ListUsers(ctx context.Context, r *pembav1.ListUsersRequest) (*pembav1.ListUsersResponse, error) {
+	p, err := s.page(ctx, r, &pembav1.ListUsersRequest{Filter: r.Filter})
+	if err != nil {
+		return nil, err
+	}
+	defer p.snapshot.Close()
+	found, next, err := p.find(ctx, scim.User, r.Filter)
+	if err != nil {
+		return nil, err
+	}
+	out := &pembav1.ListUsersResponse{Zookie: p.snapshot.Zookie(), Cursor: next, Complete: next == ""}
+	for _, f := range found {
+		u, err := userProto(f, stateOf(f))
+		if err != nil {
+			return nil, err
+		}
+		out.Users = append(out.Users, u)
+	}
+	return out, nil
+}
+
+// draft is what a user or group is created with.
+func draft(k scim.Kind, id string, given *structpb.Struct) (provisioning.Draft, error) {
+	required := "userName"
+	if k == scim.Group {
+		required = "displayName"
+	}
+	if given.GetFields()[required].GetStringValue() == "" && !slices.ContainsFunc(slices.Collect(maps.Keys(given.GetFields())), func(name string) bool { return scim.Fold(name) == scim.Fold(required) }) {
+		return provisioning.Draft{}, missing("attributes." + required)
+	}
+	attributes, err := scim.Merge(k, nil, objectOf(given), true)
+	return provisioning.Draft{ID: id, Attributes: attributes}, err
+}
 
 func (s *provisionings) CreateUser(ctx context.Context, r *pembav1.CreateUserRequest) (*pembav1.CreateUserResponse, error) {
-	l, o, err := s.lifecycle(ctx, r.Store, r.Id, r.RequestId, r.Reason, maxRequestID)
+	d, err := s.of(ctx, r.Store, r.Id, r.RequestId, r.Reason, maxRequestID)
 	if err != nil {
 		return nil, err
 	}
-	if r.UserName == "" {
-		return nil, missing("user_name")
-	}
-	zookie, err := l.Create(ctx, o, provisioning.Draft{UserName: r.UserName, DisplayName: r.DisplayName, ExternalID: r.ExternalId}, r.RequestId)
-	if errors.Is(err, datastore.ErrAlreadyExists) {
-		return nil, withFacts(codes.AlreadyExists, pembav1.ErrorReason_ERROR_REASON_USER_EXISTS, err.Error(), datastore.Facts(err))
-	}
+	u, err := draft(scim.User, r.Id, r.Attributes)
 	if err != nil {
 		return nil, err
 	}
-	return &pembav1.CreateUserResponse{Zookie: zookie}, nil
+	made, err := d.Create(ctx, scim.User, []provisioning.Draft{u}, r.RequestId)
+	if err != nil {
+		return nil, provisioningError(scim.User, err)
+	}
+	return &pembav1.CreateUserResponse{Zookie: made[0].Zookie}, nil
 }
 
-func (s *provisionings) set(ctx context.Context, store, id, requestID, reason string, state datastore.IdentityState) (string, error) {
-	l, o, err := s.lifecycle(ctx, store, id, requestID, reason, maxRequestID)
+// change is an update of attributes.
+func change(k scim.Kind, given *structpb.Struct, replace bool, expected uint64, requestID string) (provisioning.Change, error) {
+	if given == nil {
+		return provisioning.Change{}, missing("attributes")
+	}
+	return provisioning.Change{Revision: datastore.Revision(expected), RequestID: requestID, Attributes: func(now scim.Object) (scim.Object, error) {
+		return scim.Merge(k, now, objectOf(given), replace)
+	}}, nil
+}
+
+func (s *provisionings) UpdateUser(ctx context.Context, r *pembav1.UpdateUserRequest) (*pembav1.UpdateUserResponse, error) {
+	d, err := s.of(ctx, r.Store, r.Id, r.RequestId, r.Reason, maxRequestID)
+	if err != nil {
+		return nil, err
+	}
+	c, err := change(scim.User, r.Attributes, r.Replace, r.ExpectedRevision, r.RequestId)
+	if err != nil {
+		return nil, err
+	}
+	w, err := d.Update(ctx, scim.User, r.Id, c)
+	if err != nil {
+		return nil, provisioningError(scim.User, err)
+	}
+	u, err := userProto(w.Resource, stateOf(w.Resource))
+	return &pembav1.UpdateUserResponse{Zookie: w.Zookie, User: u}, err
+}
+
+func (s *provisionings) set(ctx context.Context, k scim.Kind, store, id, requestID, reason string, state datastore.IdentityState) (string, error) {
+	d, err := s.of(ctx, store, id, requestID, reason, maxRequestID)
 	if err != nil {
 		return "", err
 	}
-	return l.Set(ctx, o, state, requestID)
+	zookie, err := d.Set(ctx, k, id, state, requestID)
+	return zookie, provisioningError(k, err)
 }
 
 func (s *provisionings) SuspendUser(ctx context.Context, r *pembav1.SuspendUserRequest) (*pembav1.SuspendUserResponse, error) {
-	zookie, err := s.set(ctx, r.Store, r.Id, r.RequestId, r.Reason, datastore.Suspended)
-	if err != nil {
-		return nil, err
-	}
-	return &pembav1.SuspendUserResponse{Zookie: zookie}, nil
+	zookie, err := s.set(ctx, scim.User, r.Store, r.Id, r.RequestId, r.Reason, datastore.Suspended)
+	return &pembav1.SuspendUserResponse{Zookie: zookie}, err
 }
 
 func (s *provisionings) ReactivateUser(ctx context.Context, r *pembav1.ReactivateUserRequest) (*pembav1.ReactivateUserResponse, error) {
-	zookie, err := s.set(ctx, r.Store, r.Id, r.RequestId, r.Reason, datastore.Active)
-	if err != nil {
-		return nil, err
-	}
-	return &pembav1.ReactivateUserResponse{Zookie: zookie}, nil
+	zookie, err := s.set(ctx, scim.User, r.Store, r.Id, r.RequestId, r.Reason, datastore.Active)
+	return &pembav1.ReactivateUserResponse{Zookie: zookie}, err
 }
 
 func (s *provisionings) DeleteUser(ctx context.Context, r *pembav1.DeleteUserRequest) (*pembav1.DeleteUserResponse, error) {
-	zookie, err := s.set(ctx, r.Store, r.Id, r.RequestId, r.Reason, datastore.Removed)
+	zookie, err := s.set(ctx, scim.User, r.Store, r.Id, r.RequestId, r.Reason, datastore.Removed)
+	return &pembav1.DeleteUserResponse{Zookie: zookie}, err
+}
+
+func (s *provisionings) erase(ctx context.Context, k scim.Kind, store, id, requestID, reason string) (string, error) {
+	d, err := s.of(ctx, store, id, requestID, reason, maxRequestID)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	return &pembav1.DeleteUserResponse{Zookie: zookie}, nil
+	zookie, err := d.Erase(ctx, k, id, requestID)
+	return zookie, provisioningError(k, err)
 }
 
 func (s *provisionings) EraseUser(ctx context.Context, r *pembav1.EraseUserRequest) (*pembav1.EraseUserResponse, error) {
-	l, o, err := s.lifecycle(ctx, r.Store, r.Id, r.RequestId, r.Reason, maxRequestID)
-	if err != nil {
-		return nil, err
-	}
-	zookie, err := l.Erase(ctx, o, r.RequestId)
-	if err != nil {
-		return nil, err
-	}
-	return &pembav1.EraseUserResponse{Zookie: zookie}, nil
+	zookie, err := s.erase(ctx, scim.User, r.Store, r.Id, r.RequestId, r.Reason)
+	return &pembav1.EraseUserResponse{Zookie: zookie}, err
 }
 
 func (s *provisionings) Offboard(r *pembav1.OffboardRequest, out grpc.ServerStreamingServer[pembav1.OffboardResponse]) error {
 	ctx := out.Context()
-	l, o, err := s.lifecycle(ctx, r.Store, r.Id, r.OperationId, r.Reason, maxOperationID)
+	d, err := s.of(ctx, r.Store, r.Id, r.OperationId, r.Reason, maxOperationID)
 	if err != nil {
 		return err
 	}
@@ -148,7 +344,7 @@ func (s *provisionings) Offboard(r *pembav1.OffboardRequest, out grpc.ServerStre
 		return out.Send(m)
 	}
 	if r.DryRun {
-		return l.OffboardDry(ctx, o, tell)
+		return d.OffboardDry(ctx, r.Id, tell)
 	}
-	return l.Offboard(ctx, o, operation, tell)
+	return d.Offboard(ctx, r.Id, operation, tell)
 }

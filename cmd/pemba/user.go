@@ -2,19 +2,23 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/pembadb/pemba/proto/pemba/v1"
-	"github.com/pembadb/pemba/provisioning"
+	"github.com/pembadb/pemba/tuple"
 )
 
 func (a *app) userCommand() *cobra.Command {
-	return group("user", "Create users, look at them, suspend, reactivate, delete and erase them",
+	return group("user", "Keep users: create, show, list, update, suspend, reactivate, delete, erase",
 		a.userCreateCommand(),
 		a.userShowCommand(),
+		a.userListCommand(),
+		a.userUpdateCommand(),
 		a.userChangeCommand("suspend", "Deny a user everything at once, and keep its relationships",
 			"Deny a user everything at once, and keep its relationships. One who is suspended\nalready stays so.",
 			func(ctx context.Context, c *connection, user, id, reason string) (string, error) {
@@ -41,13 +45,19 @@ func (a *app) userCommand() *cobra.Command {
 			}))
 }
 
-// parseUser is the id of a user written as user:ID.
-func parseUser(text string) (string, error) {
-	id, ok := strings.CutPrefix(text, provisioning.UserType+":")
+// parseUser is the id of a user written as user:ID, whatever type stands for users
+// in the schema.
+func parseUser(text string) (string, error) { return parseIdentity("user", text) }
+
+func parseIdentity(noun, text string) (string, error) {
+	id, ok := strings.CutPrefix(text, noun+":")
 	if !ok {
-		return "", usagef("%q is no user; write %s:ID", text, provisioning.UserType)
+		return "", usagef("%q is no %s; write %s:ID", text, noun, noun)
 	}
-	if _, err := provisioning.UserObject(id); err != nil {
+	if id == tuple.Wildcard {
+		return "", usagef("%s stands for everybody, and is no %s; write %s:ID", text, noun, noun)
+	}
+	if err := (tuple.Object{Type: noun, ID: id}).Check(); err != nil {
 		return "", usage(err)
 	}
 	return id, nil
@@ -64,7 +74,27 @@ type userJSON struct {
 	User       string         `json:"user"`
 	State      string         `json:"state"`
 	Revision   uint64         `json:"revision"`
+	Created    string         `json:"created,omitempty"`
+	Updated    string         `json:"updated,omitempty"`
 	Attributes map[string]any `json:"attributes,omitempty"`
+}
+
+func userDocument(u *pb.User) userJSON {
+	return userJSON{User: "user:" + u.GetId(), State: userStateText(u.GetState()), Revision: u.GetRevision(),
+		Created: optionalClock(u.GetCreated()), Updated: optionalClock(u.GetUpdated()), Attributes: u.GetAttributes().AsMap()}
+}
+
+func optionalClock(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return ""
+	}
+	return clock(t.AsTime())
+}
+
+// textOf is an attribute that is text; empty where it is none.
+func textOf(attributes map[string]any, name string) string {
+	text, _ := attributes[name].(string)
+	return text
 }
 
 func (a *app) userShowCommand() *cobra.Command {
@@ -84,33 +114,88 @@ func (a *app) userShowCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		j := userJSON{User: args[0], State: userStateText(r.User.State), Revision: r.User.Revision, Attributes: r.User.Attributes.AsMap()}
-		if a.json() {
-			return document(a.out, j)
-		}
-		a.printf("%s is %s since revision %d\n", j.User, j.State, j.Revision)
-		if len(j.Attributes) > 0 {
-			return document(a.out, j.Attributes)
-		}
-		return nil
+		return a.printUser(r.User)
 	})
 	return a.backward(a.remote(cmd, true, true))
 }
 
+func (a *app) printUser(u *pb.User) error {
+	j := userDocument(u)
+	if a.json() {
+		return document(a.out, j)
+	}
+	a.printf("%s is %s since revision %d\n", j.User, j.State, j.Revision)
+	if len(j.Attributes) > 0 {
+		return document(a.out, j.Attributes)
+	}
+	return nil
+}
+
+const filterHelp = `The filter is in SCIM's language (RFC 7644 §3.4.2.2): attributes compared by eq,
+ne, co, sw, ew, gt, ge, lt, le or pr, joined by and, or, not and parentheses.`
+
+func (a *app) userListCommand() *cobra.Command {
+	var filter string
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the users that are not removed",
+		Long:  "List the users that are not removed, or those that match --filter, in the order\nof their ids.\n\n" + filterHelp,
+		Example: `  pemba user list
+  pemba user list --filter 'userName ew "@example.com" and active eq false'`,
+		Args: takes(),
+	}
+	cmd.RunE = a.call(func(ctx context.Context, c *connection, _ []string) error {
+		r := &pb.ListUsersRequest{Store: c.store, Consistency: c.at, Filter: filter}
+		out := a.buffered()
+		for {
+			page, err := c.users.ListUsers(ctx, r)
+			if err != nil {
+				return errors.Join(err, out.Flush())
+			}
+			for _, u := range page.Users {
+				j := userDocument(u)
+				if a.json() {
+					err = document(out, j)
+				} else {
+					_, err = fmt.Fprintln(out, tabbed(j.User, j.State, textOf(j.Attributes, "userName"), textOf(j.Attributes, "displayName")))
+				}
+				if err != nil {
+					return err
+				}
+			}
+			if r.Cursor = page.Cursor; page.Complete {
+				return out.Flush()
+			}
+		}
+	})
+	cmd.Flags().StringVar(&filter, "filter", "", "only the users that match this")
+	return a.backward(a.remote(cmd, true, true))
+}
+
+// tabbed joins what is not empty by tabs.
+func tabbed(cells ...string) string {
+	return strings.TrimRight(strings.Join(cells, "\t"), "\t")
+}
+
 func (a *app) userCreateCommand() *cobra.Command {
 	r := &pb.CreateUserRequest{}
+	var given attributeFlags
 	cmd := &cobra.Command{
-		Use:     "create USER",
-		Short:   "Create a user",
-		Long:    "Create a user, active, or one anew who was removed, which restores no membership.\nThe id never changes.",
-		Example: `  pemba user create user:ada --user-name ada@example.com --display-name 'Ada Lovelace'`,
-		Args:    takes("USER"),
+		Use:   "create USER",
+		Short: "Create a user",
+		Long:  "Create a user, active, or one anew who was removed, which restores no membership.\nThe id never changes.",
+		Example: `  pemba user create user:ada --user-name ada@example.com --display-name 'Ada Lovelace'
+  pemba user create user:bob --user-name bob --email bob@example.com --attribute title=Clerk`,
+		Args: takes("USER"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) (err error) {
-		if r.UserName == "" {
+		if given.userName == "" {
 			return usagef("give the name that the user signs in with: --user-name NAME")
 		}
 		if r.Id, err = parseUser(args[0]); err != nil {
+			return err
+		}
+		if r.Attributes, err = given.wire(cmd.Flags()); err != nil {
 			return err
 		}
 		r.Store = c.store
@@ -120,10 +205,44 @@ func (a *app) userCreateCommand() *cobra.Command {
 		}
 		return a.printZookie(done.Zookie)
 	})
+	given.addUser(cmd.Flags())
+	addRequest(cmd.Flags(), &r.RequestId, &r.Reason)
+	return a.remote(cmd, true, false)
+}
+
+func (a *app) userUpdateCommand() *cobra.Command {
+	r := &pb.UpdateUserRequest{}
+	var given attributeFlags
+	cmd := &cobra.Command{
+		Use:   "update USER",
+		Short: "Change attributes of a user",
+		Long:  "Change the attributes of a user that are given, and take away those of --unset.\nOthers stay, or with --replace go. To suspend a user: pemba user suspend.",
+		Example: `  pemba user update user:ada --display-name 'Ada King' --unset title
+  pemba user update user:ada --email ada@example.org --expected-revision 17`,
+		Args: takes("USER"),
+	}
+	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) (err error) {
+		if r.Id, err = parseUser(args[0]); err != nil {
+			return err
+		}
+		if r.Attributes, err = given.wire(cmd.Flags()); err != nil {
+			return err
+		}
+		if len(r.Attributes.Fields) == 0 && !r.Replace {
+			return usagef("say what changes: --display-name, --email, --attribute NAME=VALUE, --unset NAME, ...")
+		}
+		r.Store = c.store
+		done, err := c.users.UpdateUser(ctx, r)
+		if err != nil {
+			return err
+		}
+		return a.printUser(done.User)
+	})
 	f := cmd.Flags()
-	f.StringVar(&r.UserName, "user-name", "", "the name that the user signs in with; no two users share one")
-	f.StringVar(&r.DisplayName, "display-name", "", "the name to show")
-	f.StringVar(&r.ExternalId, "external-id", "", "the user's id where it comes from; no two users share one")
+	given.addUser(f)
+	given.addUnset(f)
+	f.BoolVar(&r.Replace, "replace", false, "take away all attributes that are not given")
+	f.Uint64Var(&r.ExpectedRevision, "expected-revision", 0, "refuse if it changed since this revision, which show tells; 0: whatever it is")
 	addRequest(f, &r.RequestId, &r.Reason)
 	return a.remote(cmd, true, false)
 }
@@ -160,81 +279,4 @@ func (a *app) userChangeCommand(verb, short, long string, change func(ctx contex
 	})
 	addRequest(cmd.Flags(), &id, &reason)
 	return a.remote(cmd, true, false)
-}
-
-// offboardJSON is the end of an offboarding as JSON; the relationships come before
-// it, a line each.
-type offboardJSON struct {
-	Operation string `json:"operation_id"`
-	Zookie    string `json:"zookie"`
-	State     string `json:"state"`
-	Removed   int    `json:"removed"`
-	Complete  bool   `json:"complete"`
-	DryRun    bool   `json:"dry_run,omitempty"`
-}
-
-func (a *app) offboardCommand() *cobra.Command {
-	r := &pb.OffboardRequest{}
-	cmd := &cobra.Command{
-		Use:   "offboard USER",
-		Short: "Suspend a user at once, then remove every relationship that names it",
-		Long: `Suspend a user at once, then remove every relationship that names it, and print
-each. Where it breaks off, run it again with the same --operation-id: it goes on,
-and tells what went before once more. What the user could do before:
-pemba access-report --user USER --at TIME.`,
-		Example: `  pemba offboard user:ada --dry-run
-  pemba offboard user:ada --operation-id leaver-4711 --reason 'left the company'`,
-		Args: takes("USER"),
-	}
-	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
-		id, err := parseUser(args[0])
-		if err != nil {
-			return err
-		}
-		r.Store, r.Id = c.store, id
-		stream, err := c.users.Offboard(ctx, r)
-		if err != nil {
-			return err
-		}
-		end := offboardJSON{}
-		out := a.buffered()
-		err = receive(stream, func(m *pb.OffboardResponse) error {
-			end.Operation, end.Zookie, end.State, end.Complete = m.OperationId, m.Zookie, userStateText(m.State), m.Complete
-			for _, gone := range m.Removed {
-				end.Removed++
-				if !a.json() {
-					fmt.Fprintln(out, relationshipFromWire(gone))
-				} else if err := document(out, relationshipDocument(relationshipFromWire(gone))); err != nil {
-					return err
-				}
-			}
-			return out.Flush()
-		})
-		if err != nil {
-			if end.Operation != "" && !r.DryRun {
-				a.complain("the user is %s, and %s were removed before what follows; go on with\n  %s", end.State, plural(uint64(end.Removed), "relationship"),
-					again(cmd, args, map[string]string{"operation-id": end.Operation}))
-			}
-			return err
-		}
-		return a.printOffboard(args[0], end, r.DryRun)
-	})
-	f := cmd.Flags()
-	f.BoolVar(&r.DryRun, "dry-run", false, "change nothing, and print what would be removed")
-	f.StringVar(&r.OperationId, "operation-id", "", "the id of the whole, to go on with where it breaks off; Pemba draws one where it is absent")
-	f.StringVar(&r.Reason, "reason", "", "why, for the history")
-	return a.remote(cmd, true, false)
-}
-
-func (a *app) printOffboard(user string, end offboardJSON, dry bool) error {
-	if end.DryRun = dry; a.json() {
-		return document(a.out, end)
-	}
-	n := plural(uint64(end.Removed), "relationship")
-	if dry {
-		fmt.Fprintf(a.err, "dry run: %s is %s; %s would be removed\n", user, end.State, n)
-		return nil
-	}
-	fmt.Fprintf(a.err, "%s is %s; %s removed; zookie %s\n", user, end.State, n, end.Zookie)
-	return nil
 }

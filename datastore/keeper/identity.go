@@ -3,11 +3,13 @@ package keeper
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/schema"
 	"github.com/pembadb/pemba/tuple"
 )
 
@@ -96,20 +98,43 @@ func (j *judgement) identities(q datastore.IdentityQuery, f func(datastore.Ident
 	return j.keeper.log.Identities(j.keeper.ctx, j.state.store, j.committed, q, f)
 }
 
-// putIdentity judges a new version of a user or group.
-func (j *judgement) putIdentity(u *datastore.IdentityUpdate) error {
+// putIdentities judges the new versions of users and groups that a request writes.
+func (j *judgement) putIdentities(list []datastore.IdentityUpdate) error {
+	if len(list) == 0 {
+		return nil
+	}
 	if j.state.schema == nil {
 		return fmt.Errorf("%w; apply one first, with `pemba schema apply FILE`", datastore.ErrNoSchema)
 	}
-	if j.state.schema.Definition(u.Object.Type) == nil {
-		return datastore.With(fmt.Errorf("%w: the schema has no definition %s, of which %s would be", datastore.ErrSchema, u.Object.Type, u.Object), "type", u.Object.Type)
+	objects := make([]tuple.Object, len(list))
+	coming := make(map[tuple.Object]*datastore.IdentityUpdate, len(list))
+	for i := range list {
+		objects[i] = list[i].Object
+		coming[list[i].Object] = &list[i]
 	}
-	var now datastore.Identity
-	if err := j.identities(datastore.IdentityQuery{Objects: []tuple.Object{u.Object}}, func(i datastore.Identity) bool {
-		now = i
+	there := make(map[tuple.Object]datastore.Identity, len(list))
+	if err := j.identities(datastore.IdentityQuery{Objects: objects}, func(i datastore.Identity) bool {
+		there[i.Object] = i
 		return true
 	}); err != nil {
 		return err
+	}
+	for i := range list {
+		if err := j.putIdentity(&list[i], there[list[i].Object], coming); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putIdentity judges a new version of a user or group, of which now is the newest.
+// coming are all that the request writes.
+func (j *judgement) putIdentity(u *datastore.IdentityUpdate, now datastore.Identity, coming map[tuple.Object]*datastore.IdentityUpdate) error {
+	if j.state.schema.Definition(u.Object.Type) == nil {
+		return datastore.NoDefinition(u.Kind, u.Object)
+	}
+	if want := typeOfKind(j.state.schema.Directory, u.Kind); u.Object.Type != want && u.State != datastore.Removed {
+		return datastore.With(fmt.Errorf("%w: %s is of another type than %s, which the schema now has for it; read the schema again", datastore.ErrPrecondition, u.Object, want), "object", u.Object.String(), "type", want)
 	}
 	exists := now.State != 0 && now.State != datastore.Removed
 	switch {
@@ -125,7 +150,7 @@ func (j *judgement) putIdentity(u *datastore.IdentityUpdate) error {
 	case u.State == datastore.Removed && !exists:
 		return nil
 	}
-	if err := j.unique(u); err != nil {
+	if err := j.unique(u, coming); err != nil {
 		return err
 	}
 	next := datastore.Identity{Object: u.Object, Kind: u.Kind, State: u.State, Revision: j.state.head.Revision + 1, Attributes: u.Attributes, Keys: u.Keys}
@@ -139,8 +164,47 @@ func (j *judgement) putIdentity(u *datastore.IdentityUpdate) error {
 	return nil
 }
 
-// unique refuses a key that another identity has, or one of the same request.
-func (j *judgement) unique(u *datastore.IdentityUpdate) error {
+func typeOfKind(d schema.Directory, k datastore.IdentityKind) string {
+	if k == datastore.Group {
+		return d.Group
+	}
+	return d.User
+}
+
+// directoryStays refuses a schema by which there would be other users, groups or
+// members than there are.
+func (j *judgement) directoryStays(next schema.Directory) error {
+	if j.state.schema == nil {
+		return nil
+	}
+	now := j.state.schema.Directory
+	if err := j.noneOf(now.User, now.User != next.User); err != nil {
+		return err
+	}
+	return j.noneOf(now.Group, now.Group != next.Group || now.Member != next.Member)
+}
+
+// noneOf refuses a schema while there are identities of a type.
+func (j *judgement) noneOf(typ string, changes bool) error {
+	if !changes {
+		return nil
+	}
+	var one *tuple.Object
+	if err := j.identities(datastore.IdentityQuery{Type: typ}, func(i datastore.Identity) bool {
+		if i.State != datastore.Removed {
+			one = &i.Object
+		}
+		return one == nil
+	}); err != nil || one == nil {
+		return err
+	}
+	return datastore.With(fmt.Errorf("%w: it says otherwise than before what users, groups and their members are, and there are such, for example %s; delete them first, or keep the marks", datastore.ErrOrphans, one),
+		"count", "1", "example", one.String())
+}
+
+// unique refuses a key that another identity has once the request is written. So
+// two can exchange what they have.
+func (j *judgement) unique(u *datastore.IdentityUpdate, coming map[tuple.Object]*datastore.IdentityUpdate) error {
 	taken := func(k datastore.IdentityKey, by tuple.Object) error {
 		return datastore.With(fmt.Errorf("%s of %s is that of %s: %w", k.Name, u.Object, by, datastore.ErrAlreadyExists), "object", by.String(), "attribute", k.Name)
 	}
@@ -157,7 +221,7 @@ func (j *judgement) unique(u *datastore.IdentityUpdate) error {
 		}
 		var holder *tuple.Object
 		if err := j.identities(datastore.IdentityQuery{Type: u.Object.Type, Key: &k}, func(i datastore.Identity) bool {
-			if i.Object != u.Object && !j.rewritten(i.Object) {
+			if next := coming[i.Object]; next == nil || i.Object != u.Object && slices.Contains(next.Keys, k) {
 				holder = &i.Object
 			}
 			return holder == nil
@@ -169,16 +233,6 @@ func (j *judgement) unique(u *datastore.IdentityUpdate) error {
 		}
 	}
 	return nil
-}
-
-// rewritten reports whether this request gave an object a new version already.
-func (j *judgement) rewritten(o tuple.Object) bool {
-	for i := range j.versions {
-		if j.versions[i].Object == o {
-			return true
-		}
-	}
-	return false
 }
 
 // detach deletes everything that filters match, each relationship once.

@@ -207,10 +207,8 @@ func (j *judgement) decide(p *pending) error {
 	if (len(r.Updates) > 0 || len(r.Sets) > 0) && j.state.schema == nil {
 		return fmt.Errorf("%w; apply one first, with `pemba schema apply FILE`", datastore.ErrNoSchema)
 	}
-	for i := range r.Identities {
-		if err := j.putIdentity(&r.Identities[i]); err != nil {
-			return err
-		}
+	if err := j.putIdentities(r.Identities); err != nil {
+		return err
 	}
 	for _, u := range r.Updates {
 		if err := j.update(u); err != nil {
@@ -436,6 +434,9 @@ func (j *judgement) applySchema(u *datastore.SchemaUpdate) error {
 		return nil
 	}
 	if err := j.orphans(compiled); err != nil {
+		return err
+	}
+	if err := j.directoryStays(compiled.Directory); err != nil {
 		return err
 	}
 	if u.DryRun {

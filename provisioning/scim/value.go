@@ -143,6 +143,15 @@ type body struct {
 // case, attributes that are read-only or unknown left out, passwords checked and
 // left out.
 func (t *ResourceType) read(raw Object) (body, error) {
+	b, err := t.readPart(raw)
+	if err != nil {
+		return b, err
+	}
+	return b, t.checkRequired(b.attributes)
+}
+
+// readPart is read without a look at what is required.
+func (t *ResourceType) readPart(raw Object) (body, error) {
 	b := body{attributes: Object{}}
 	if err := t.checkSchemas(raw); err != nil {
 		return b, err
@@ -161,7 +170,7 @@ func (t *ResourceType) read(raw Object) (body, error) {
 			return b, err
 		}
 	}
-	return b, t.checkRequired(b.attributes)
+	return b, nil
 }
 
 // take keeps one attribute of a body, or a whole extension.

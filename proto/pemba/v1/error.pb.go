@@ -96,7 +96,8 @@ const (
 	ErrorReason_ERROR_REASON_CYCLE_THROUGH_EXCLUSION ErrorReason = 28
 	// ALREADY_EXISTS. A relationship that was to be created exists. Metadata: relationship.
 	ErrorReason_ERROR_REASON_RELATIONSHIP_EXISTS ErrorReason = 40
-	// FAILED_PRECONDITION. A precondition does not hold. Metadata: precondition (its index).
+	// FAILED_PRECONDITION. A precondition does not hold. Metadata: precondition (its index); of a user or group object,
+	// revision.
 	ErrorReason_ERROR_REASON_PRECONDITION_FAILED ErrorReason = 41
 	// ALREADY_EXISTS. The request id was used for another request. Metadata: request_id, revision.
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 42
@@ -132,6 +133,16 @@ const (
 	// ALREADY_EXISTS. There is a user of this id, user name or external id. Metadata: object (which has it), attribute (unless
 	// it is the id).
 	ErrorReason_ERROR_REASON_USER_EXISTS ErrorReason = 86
+	// NOT_FOUND. There is no group of this id, or it was removed. Metadata: object. Correct the id, or create the group.
+	ErrorReason_ERROR_REASON_GROUP_NOT_FOUND ErrorReason = 87
+	// ALREADY_EXISTS. There is a group of this id or external id. Metadata: object (which has it), attribute (unless it is the
+	// id). Choose another, or delete that group.
+	ErrorReason_ERROR_REASON_GROUP_EXISTS ErrorReason = 88
+	// NOT_FOUND. Somebody who is to be a member is no user or group of the store. Metadata: id. Create it first.
+	ErrorReason_ERROR_REASON_MEMBER_NOT_FOUND ErrorReason = 89
+	// FAILED_PRECONDITION. A directory would remove more users and groups than it may. Metadata: removals, maximum. Look at the
+	// plan; if it is meant, allow more.
+	ErrorReason_ERROR_REASON_TOO_MANY_REMOVALS ErrorReason = 79
 	// UNAUTHENTICATED. The call brought no token.
 	ErrorReason_ERROR_REASON_NO_TOKEN ErrorReason = 90
 	// UNAUTHENTICATED. The call's token is none of the server's, or was revoked.
@@ -197,6 +208,10 @@ var (
 		84:  "ERROR_REASON_TOKEN_EXISTS",
 		85:  "ERROR_REASON_USER_NOT_FOUND",
 		86:  "ERROR_REASON_USER_EXISTS",
+		87:  "ERROR_REASON_GROUP_NOT_FOUND",
+		88:  "ERROR_REASON_GROUP_EXISTS",
+		89:  "ERROR_REASON_MEMBER_NOT_FOUND",
+		79:  "ERROR_REASON_TOO_MANY_REMOVALS",
 		90:  "ERROR_REASON_NO_TOKEN",
 		91:  "ERROR_REASON_UNKNOWN_TOKEN",
 		92:  "ERROR_REASON_ROLE_TOO_WEAK",
@@ -251,6 +266,10 @@ var (
 		"ERROR_REASON_TOKEN_EXISTS":            84,
 		"ERROR_REASON_USER_NOT_FOUND":          85,
 		"ERROR_REASON_USER_EXISTS":             86,
+		"ERROR_REASON_GROUP_NOT_FOUND":         87,
+		"ERROR_REASON_GROUP_EXISTS":            88,
+		"ERROR_REASON_MEMBER_NOT_FOUND":        89,
+		"ERROR_REASON_TOO_MANY_REMOVALS":       79,
 		"ERROR_REASON_NO_TOKEN":                90,
 		"ERROR_REASON_UNKNOWN_TOKEN":           91,
 		"ERROR_REASON_ROLE_TOO_WEAK":           92,
@@ -293,7 +312,7 @@ var File_pemba_v1_error_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x14pemba/v1/error.proto\x12\bpemba.v1*\xcc\r\n" +
+	"\x14pemba/v1/error.proto\x12\bpemba.v1*\xd4\x0e\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_MISSING_FIELD\x10\x01\x12\x1f\n" +
@@ -339,7 +358,11 @@ const file_pemba_v1_error_proto_rawDesc = "" +
 	"\x1cERROR_REASON_TOKEN_NOT_FOUND\x10S\x12\x1d\n" +
 	"\x19ERROR_REASON_TOKEN_EXISTS\x10T\x12\x1f\n" +
 	"\x1bERROR_REASON_USER_NOT_FOUND\x10U\x12\x1c\n" +
-	"\x18ERROR_REASON_USER_EXISTS\x10V\x12\x19\n" +
+	"\x18ERROR_REASON_USER_EXISTS\x10V\x12 \n" +
+	"\x1cERROR_REASON_GROUP_NOT_FOUND\x10W\x12\x1d\n" +
+	"\x19ERROR_REASON_GROUP_EXISTS\x10X\x12!\n" +
+	"\x1dERROR_REASON_MEMBER_NOT_FOUND\x10Y\x12\"\n" +
+	"\x1eERROR_REASON_TOO_MANY_REMOVALS\x10O\x12\x19\n" +
 	"\x15ERROR_REASON_NO_TOKEN\x10Z\x12\x1e\n" +
 	"\x1aERROR_REASON_UNKNOWN_TOKEN\x10[\x12\x1e\n" +
 	"\x1aERROR_REASON_ROLE_TOO_WEAK\x10\\\x12\"\n" +

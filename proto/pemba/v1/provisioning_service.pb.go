@@ -9,7 +9,6 @@ package pembav1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
-	structpb "google.golang.org/protobuf/types/known/structpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -21,877 +20,6 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
-
-// Whether a user is in force.
-type UserState int32
-
-const (
-	// No state.
-	UserState_USER_STATE_UNSPECIFIED UserState = 0
-	// The user has what the graph gives it.
-	UserState_USER_STATE_ACTIVE UserState = 1
-	// It is denied everything until it is reactivated.
-	UserState_USER_STATE_SUSPENDED UserState = 2
-	// It is denied everything until it is created again.
-	UserState_USER_STATE_REMOVED UserState = 3
-)
-
-// Enum value maps for UserState.
-var (
-	UserState_name = map[int32]string{
-		0: "USER_STATE_UNSPECIFIED",
-		1: "USER_STATE_ACTIVE",
-		2: "USER_STATE_SUSPENDED",
-		3: "USER_STATE_REMOVED",
-	}
-	UserState_value = map[string]int32{
-		"USER_STATE_UNSPECIFIED": 0,
-		"USER_STATE_ACTIVE":      1,
-		"USER_STATE_SUSPENDED":   2,
-		"USER_STATE_REMOVED":     3,
-	}
-)
-
-func (x UserState) Enum() *UserState {
-	p := new(UserState)
-	*p = x
-	return p
-}
-
-func (x UserState) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (UserState) Descriptor() protoreflect.EnumDescriptor {
-	return file_pemba_v1_provisioning_service_proto_enumTypes[0].Descriptor()
-}
-
-func (UserState) Type() protoreflect.EnumType {
-	return &file_pemba_v1_provisioning_service_proto_enumTypes[0]
-}
-
-func (x UserState) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use UserState.Descriptor instead.
-func (UserState) EnumDescriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{0}
-}
-
-// A user.
-type User struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The id of its object, `user:ID`.
-	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Whether it is in force.
-	State UserState `protobuf:"varint,2,opt,name=state,proto3,enum=pemba.v1.UserState" json:"state,omitempty"`
-	// Its attributes, by the names of SCIM (`userName`, `displayName`, `emails`, ...). Absent of a removed one.
-	Attributes *structpb.Struct `protobuf:"bytes,3,opt,name=attributes,proto3" json:"attributes,omitempty"`
-	// The revision of the change that made it so.
-	Revision      uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *User) Reset() {
-	*x = User{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[0]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *User) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*User) ProtoMessage() {}
-
-func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[0]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use User.ProtoReflect.Descriptor instead.
-func (*User) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{0}
-}
-
-func (x *User) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *User) GetState() UserState {
-	if x != nil {
-		return x.State
-	}
-	return UserState_USER_STATE_UNSPECIFIED
-}
-
-func (x *User) GetAttributes() *structpb.Struct {
-	if x != nil {
-		return x.Attributes
-	}
-	return nil
-}
-
-func (x *User) GetRevision() uint64 {
-	if x != nil {
-		return x.Revision
-	}
-	return 0
-}
-
-// Asks for a user.
-type GetUserRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The store's name. Empty: `default`.
-	Store string `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
-	// The revision to answer at. Absent: minimize_latency.
-	Consistency *Consistency `protobuf:"bytes,2,opt,name=consistency,proto3" json:"consistency,omitempty"`
-	// The user's id. Required.
-	Id            string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetUserRequest) Reset() {
-	*x = GetUserRequest{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetUserRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetUserRequest) ProtoMessage() {}
-
-func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetUserRequest.ProtoReflect.Descriptor instead.
-func (*GetUserRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *GetUserRequest) GetStore() string {
-	if x != nil {
-		return x.Store
-	}
-	return ""
-}
-
-func (x *GetUserRequest) GetConsistency() *Consistency {
-	if x != nil {
-		return x.Consistency
-	}
-	return nil
-}
-
-func (x *GetUserRequest) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-// The user.
-type GetUserResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The revision that answered.
-	Zookie string `protobuf:"bytes,1,opt,name=zookie,proto3" json:"zookie,omitempty"`
-	// The user.
-	User          *User `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetUserResponse) Reset() {
-	*x = GetUserResponse{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetUserResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetUserResponse) ProtoMessage() {}
-
-func (x *GetUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetUserResponse.ProtoReflect.Descriptor instead.
-func (*GetUserResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *GetUserResponse) GetZookie() string {
-	if x != nil {
-		return x.Zookie
-	}
-	return ""
-}
-
-func (x *GetUserResponse) GetUser() *User {
-	if x != nil {
-		return x.User
-	}
-	return nil
-}
-
-// Asks to make a user.
-type CreateUserRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The store's name. Empty: `default`.
-	Store string `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
-	// The user's id, which never changes. Required.
-	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// An id for this request: 1 to 128 bytes of printable ASCII without white space. Empty: Pemba draws one.
-	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Why, for the history: up to 1,024 bytes of printable UTF-8.
-	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The name that the user signs in with; no two users share one, whatever the case of its letters. Required.
-	UserName string `protobuf:"bytes,5,opt,name=user_name,json=userName,proto3" json:"user_name,omitempty"`
-	// The name to show. Empty: none.
-	DisplayName string `protobuf:"bytes,6,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// The user's id where it comes from; no two users share one. Empty: none.
-	ExternalId    string `protobuf:"bytes,7,opt,name=external_id,json=externalId,proto3" json:"external_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *CreateUserRequest) Reset() {
-	*x = CreateUserRequest{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CreateUserRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CreateUserRequest) ProtoMessage() {}
-
-func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CreateUserRequest.ProtoReflect.Descriptor instead.
-func (*CreateUserRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *CreateUserRequest) GetStore() string {
-	if x != nil {
-		return x.Store
-	}
-	return ""
-}
-
-func (x *CreateUserRequest) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *CreateUserRequest) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
-}
-
-func (x *CreateUserRequest) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-func (x *CreateUserRequest) GetUserName() string {
-	if x != nil {
-		return x.UserName
-	}
-	return ""
-}
-
-func (x *CreateUserRequest) GetDisplayName() string {
-	if x != nil {
-		return x.DisplayName
-	}
-	return ""
-}
-
-func (x *CreateUserRequest) GetExternalId() string {
-	if x != nil {
-		return x.ExternalId
-	}
-	return ""
-}
-
-// The user is made.
-type CreateUserResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// From this revision on.
-	Zookie        string `protobuf:"bytes,1,opt,name=zookie,proto3" json:"zookie,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *CreateUserResponse) Reset() {
-	*x = CreateUserResponse{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CreateUserResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CreateUserResponse) ProtoMessage() {}
-
-func (x *CreateUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CreateUserResponse.ProtoReflect.Descriptor instead.
-func (*CreateUserResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *CreateUserResponse) GetZookie() string {
-	if x != nil {
-		return x.Zookie
-	}
-	return ""
-}
-
-// Asks to suspend a user.
-type SuspendUserRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The store's name. Empty: `default`.
-	Store string `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
-	// The user's id. Required.
-	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// An id for this request: 1 to 128 bytes of printable ASCII without white space. Empty: Pemba draws one.
-	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Why, for the history: up to 1,024 bytes of printable UTF-8.
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SuspendUserRequest) Reset() {
-	*x = SuspendUserRequest{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SuspendUserRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SuspendUserRequest) ProtoMessage() {}
-
-func (x *SuspendUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SuspendUserRequest.ProtoReflect.Descriptor instead.
-func (*SuspendUserRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *SuspendUserRequest) GetStore() string {
-	if x != nil {
-		return x.Store
-	}
-	return ""
-}
-
-func (x *SuspendUserRequest) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *SuspendUserRequest) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
-}
-
-func (x *SuspendUserRequest) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-// The user is suspended.
-type SuspendUserResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// From this revision on, if not before.
-	Zookie        string `protobuf:"bytes,1,opt,name=zookie,proto3" json:"zookie,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SuspendUserResponse) Reset() {
-	*x = SuspendUserResponse{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SuspendUserResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SuspendUserResponse) ProtoMessage() {}
-
-func (x *SuspendUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SuspendUserResponse.ProtoReflect.Descriptor instead.
-func (*SuspendUserResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *SuspendUserResponse) GetZookie() string {
-	if x != nil {
-		return x.Zookie
-	}
-	return ""
-}
-
-// Asks to reactivate a user.
-type ReactivateUserRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The store's name. Empty: `default`.
-	Store string `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
-	// The user's id. Required.
-	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// An id for this request: 1 to 128 bytes of printable ASCII without white space. Empty: Pemba draws one.
-	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Why, for the history: up to 1,024 bytes of printable UTF-8.
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReactivateUserRequest) Reset() {
-	*x = ReactivateUserRequest{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReactivateUserRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReactivateUserRequest) ProtoMessage() {}
-
-func (x *ReactivateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReactivateUserRequest.ProtoReflect.Descriptor instead.
-func (*ReactivateUserRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *ReactivateUserRequest) GetStore() string {
-	if x != nil {
-		return x.Store
-	}
-	return ""
-}
-
-func (x *ReactivateUserRequest) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *ReactivateUserRequest) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
-}
-
-func (x *ReactivateUserRequest) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-// The user is active.
-type ReactivateUserResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// From this revision on, if not before.
-	Zookie        string `protobuf:"bytes,1,opt,name=zookie,proto3" json:"zookie,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReactivateUserResponse) Reset() {
-	*x = ReactivateUserResponse{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReactivateUserResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReactivateUserResponse) ProtoMessage() {}
-
-func (x *ReactivateUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReactivateUserResponse.ProtoReflect.Descriptor instead.
-func (*ReactivateUserResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *ReactivateUserResponse) GetZookie() string {
-	if x != nil {
-		return x.Zookie
-	}
-	return ""
-}
-
-// Asks to remove a user.
-type DeleteUserRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The store's name. Empty: `default`.
-	Store string `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
-	// The user's id. Required.
-	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// An id for this request: 1 to 128 bytes of printable ASCII without white space. Empty: Pemba draws one.
-	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Why, for the history: up to 1,024 bytes of printable UTF-8.
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DeleteUserRequest) Reset() {
-	*x = DeleteUserRequest{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[9]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DeleteUserRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DeleteUserRequest) ProtoMessage() {}
-
-func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[9]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DeleteUserRequest.ProtoReflect.Descriptor instead.
-func (*DeleteUserRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{9}
-}
-
-func (x *DeleteUserRequest) GetStore() string {
-	if x != nil {
-		return x.Store
-	}
-	return ""
-}
-
-func (x *DeleteUserRequest) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *DeleteUserRequest) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
-}
-
-func (x *DeleteUserRequest) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-// The user is removed.
-type DeleteUserResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// From this revision on, if not before.
-	Zookie        string `protobuf:"bytes,1,opt,name=zookie,proto3" json:"zookie,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DeleteUserResponse) Reset() {
-	*x = DeleteUserResponse{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[10]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DeleteUserResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DeleteUserResponse) ProtoMessage() {}
-
-func (x *DeleteUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[10]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DeleteUserResponse.ProtoReflect.Descriptor instead.
-func (*DeleteUserResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{10}
-}
-
-func (x *DeleteUserResponse) GetZookie() string {
-	if x != nil {
-		return x.Zookie
-	}
-	return ""
-}
-
-// Asks to destroy the attributes of a removed user.
-type EraseUserRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The store's name. Empty: `default`.
-	Store string `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
-	// The user's id. Required.
-	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// An id for this request: 1 to 128 bytes of printable ASCII without white space. Empty: Pemba draws one.
-	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Why, for the history: up to 1,024 bytes of printable UTF-8.
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *EraseUserRequest) Reset() {
-	*x = EraseUserRequest{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *EraseUserRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*EraseUserRequest) ProtoMessage() {}
-
-func (x *EraseUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use EraseUserRequest.ProtoReflect.Descriptor instead.
-func (*EraseUserRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *EraseUserRequest) GetStore() string {
-	if x != nil {
-		return x.Store
-	}
-	return ""
-}
-
-func (x *EraseUserRequest) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *EraseUserRequest) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
-}
-
-func (x *EraseUserRequest) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-// The attributes are gone.
-type EraseUserResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The revision of the change that says so.
-	Zookie        string `protobuf:"bytes,1,opt,name=zookie,proto3" json:"zookie,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *EraseUserResponse) Reset() {
-	*x = EraseUserResponse{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[12]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *EraseUserResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*EraseUserResponse) ProtoMessage() {}
-
-func (x *EraseUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[12]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use EraseUserResponse.ProtoReflect.Descriptor instead.
-func (*EraseUserResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{12}
-}
-
-func (x *EraseUserResponse) GetZookie() string {
-	if x != nil {
-		return x.Zookie
-	}
-	return ""
-}
 
 // Asks to end all access of a user.
 type OffboardRequest struct {
@@ -913,7 +41,7 @@ type OffboardRequest struct {
 
 func (x *OffboardRequest) Reset() {
 	*x = OffboardRequest{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[13]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +53,7 @@ func (x *OffboardRequest) String() string {
 func (*OffboardRequest) ProtoMessage() {}
 
 func (x *OffboardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[13]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +66,7 @@ func (x *OffboardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardRequest.ProtoReflect.Descriptor instead.
 func (*OffboardRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{13}
+	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *OffboardRequest) GetStore() string {
@@ -995,7 +123,7 @@ type OffboardResponse struct {
 
 func (x *OffboardResponse) Reset() {
 	*x = OffboardResponse{}
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[14]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +135,7 @@ func (x *OffboardResponse) String() string {
 func (*OffboardResponse) ProtoMessage() {}
 
 func (x *OffboardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[14]
+	mi := &file_pemba_v1_provisioning_service_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +148,7 @@ func (x *OffboardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OffboardResponse.ProtoReflect.Descriptor instead.
 func (*OffboardResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{14}
+	return file_pemba_v1_provisioning_service_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *OffboardResponse) GetOperationId() string {
@@ -1062,65 +190,7 @@ var File_pemba_v1_provisioning_service_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_provisioning_service_proto_rawDesc = "" +
 	"\n" +
-	"#pemba/v1/provisioning_service.proto\x12\bpemba.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1apemba/v1/consistency.proto\x1a\x1bpemba/v1/relationship.proto\"\x96\x01\n" +
-	"\x04User\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
-	"\x05state\x18\x02 \x01(\x0e2\x13.pemba.v1.UserStateR\x05state\x127\n" +
-	"\n" +
-	"attributes\x18\x03 \x01(\v2\x17.google.protobuf.StructR\n" +
-	"attributes\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\"o\n" +
-	"\x0eGetUserRequest\x12\x14\n" +
-	"\x05store\x18\x01 \x01(\tR\x05store\x127\n" +
-	"\vconsistency\x18\x02 \x01(\v2\x15.pemba.v1.ConsistencyR\vconsistency\x12\x0e\n" +
-	"\x02id\x18\x03 \x01(\tR\x02id\"M\n" +
-	"\x0fGetUserResponse\x12\x16\n" +
-	"\x06zookie\x18\x01 \x01(\tR\x06zookie\x12\"\n" +
-	"\x04user\x18\x02 \x01(\v2\x0e.pemba.v1.UserR\x04user\"\xd1\x01\n" +
-	"\x11CreateUserRequest\x12\x14\n" +
-	"\x05store\x18\x01 \x01(\tR\x05store\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1d\n" +
-	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1b\n" +
-	"\tuser_name\x18\x05 \x01(\tR\buserName\x12!\n" +
-	"\fdisplay_name\x18\x06 \x01(\tR\vdisplayName\x12\x1f\n" +
-	"\vexternal_id\x18\a \x01(\tR\n" +
-	"externalId\",\n" +
-	"\x12CreateUserResponse\x12\x16\n" +
-	"\x06zookie\x18\x01 \x01(\tR\x06zookie\"q\n" +
-	"\x12SuspendUserRequest\x12\x14\n" +
-	"\x05store\x18\x01 \x01(\tR\x05store\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1d\n" +
-	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"-\n" +
-	"\x13SuspendUserResponse\x12\x16\n" +
-	"\x06zookie\x18\x01 \x01(\tR\x06zookie\"t\n" +
-	"\x15ReactivateUserRequest\x12\x14\n" +
-	"\x05store\x18\x01 \x01(\tR\x05store\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1d\n" +
-	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"0\n" +
-	"\x16ReactivateUserResponse\x12\x16\n" +
-	"\x06zookie\x18\x01 \x01(\tR\x06zookie\"p\n" +
-	"\x11DeleteUserRequest\x12\x14\n" +
-	"\x05store\x18\x01 \x01(\tR\x05store\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1d\n" +
-	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\",\n" +
-	"\x12DeleteUserResponse\x12\x16\n" +
-	"\x06zookie\x18\x01 \x01(\tR\x06zookie\"o\n" +
-	"\x10EraseUserRequest\x12\x14\n" +
-	"\x05store\x18\x01 \x01(\tR\x05store\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1d\n" +
-	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"+\n" +
-	"\x11EraseUserResponse\x12\x16\n" +
-	"\x06zookie\x18\x01 \x01(\tR\x06zookie\"\x8b\x01\n" +
+	"#pemba/v1/provisioning_service.proto\x12\bpemba.v1\x1a\x18pemba/v1/directory.proto\x1a\x14pemba/v1/group.proto\x1a\x1bpemba/v1/relationship.proto\x1a\x13pemba/v1/user.proto\"\x8b\x01\n" +
 	"\x0fOffboardRequest\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12!\n" +
@@ -1132,22 +202,34 @@ const file_pemba_v1_provisioning_service_proto_rawDesc = "" +
 	"\x06zookie\x18\x02 \x01(\tR\x06zookie\x12)\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x13.pemba.v1.UserStateR\x05state\x120\n" +
 	"\aremoved\x18\x04 \x03(\v2\x16.pemba.v1.RelationshipR\aremoved\x12\x1a\n" +
-	"\bcomplete\x18\x05 \x01(\bR\bcomplete*p\n" +
-	"\tUserState\x12\x1a\n" +
-	"\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
-	"\x11USER_STATE_ACTIVE\x10\x01\x12\x18\n" +
-	"\x14USER_STATE_SUSPENDED\x10\x02\x12\x16\n" +
-	"\x12USER_STATE_REMOVED\x10\x032\x93\x04\n" +
+	"\bcomplete\x18\x05 \x01(\bR\bcomplete2\xf0\v\n" +
 	"\x13ProvisioningService\x12>\n" +
-	"\aGetUser\x12\x18.pemba.v1.GetUserRequest\x1a\x19.pemba.v1.GetUserResponse\x12G\n" +
+	"\aGetUser\x12\x18.pemba.v1.GetUserRequest\x1a\x19.pemba.v1.GetUserResponse\x12D\n" +
+	"\tListUsers\x12\x1a.pemba.v1.ListUsersRequest\x1a\x1b.pemba.v1.ListUsersResponse\x12G\n" +
 	"\n" +
-	"CreateUser\x12\x1b.pemba.v1.CreateUserRequest\x1a\x1c.pemba.v1.CreateUserResponse\x12J\n" +
+	"CreateUser\x12\x1b.pemba.v1.CreateUserRequest\x1a\x1c.pemba.v1.CreateUserResponse\x12G\n" +
+	"\n" +
+	"UpdateUser\x12\x1b.pemba.v1.UpdateUserRequest\x1a\x1c.pemba.v1.UpdateUserResponse\x12J\n" +
 	"\vSuspendUser\x12\x1c.pemba.v1.SuspendUserRequest\x1a\x1d.pemba.v1.SuspendUserResponse\x12S\n" +
 	"\x0eReactivateUser\x12\x1f.pemba.v1.ReactivateUserRequest\x1a .pemba.v1.ReactivateUserResponse\x12G\n" +
 	"\n" +
 	"DeleteUser\x12\x1b.pemba.v1.DeleteUserRequest\x1a\x1c.pemba.v1.DeleteUserResponse\x12D\n" +
-	"\tEraseUser\x12\x1a.pemba.v1.EraseUserRequest\x1a\x1b.pemba.v1.EraseUserResponse\x12C\n" +
-	"\bOffboard\x12\x19.pemba.v1.OffboardRequest\x1a\x1a.pemba.v1.OffboardResponse0\x01B1Z/github.com/pembadb/pemba/proto/pemba/v1;pembav1b\x06proto3"
+	"\tEraseUser\x12\x1a.pemba.v1.EraseUserRequest\x1a\x1b.pemba.v1.EraseUserResponse\x12A\n" +
+	"\bGetGroup\x12\x19.pemba.v1.GetGroupRequest\x1a\x1a.pemba.v1.GetGroupResponse\x12G\n" +
+	"\n" +
+	"ListGroups\x12\x1b.pemba.v1.ListGroupsRequest\x1a\x1c.pemba.v1.ListGroupsResponse\x12J\n" +
+	"\vCreateGroup\x12\x1c.pemba.v1.CreateGroupRequest\x1a\x1d.pemba.v1.CreateGroupResponse\x12J\n" +
+	"\vUpdateGroup\x12\x1c.pemba.v1.UpdateGroupRequest\x1a\x1d.pemba.v1.UpdateGroupResponse\x12J\n" +
+	"\vDeleteGroup\x12\x1c.pemba.v1.DeleteGroupRequest\x1a\x1d.pemba.v1.DeleteGroupResponse\x12G\n" +
+	"\n" +
+	"EraseGroup\x12\x1b.pemba.v1.EraseGroupRequest\x1a\x1c.pemba.v1.EraseGroupResponse\x12J\n" +
+	"\vListMembers\x12\x1c.pemba.v1.ListMembersRequest\x1a\x1d.pemba.v1.ListMembersResponse\x12G\n" +
+	"\n" +
+	"AddMembers\x12\x1b.pemba.v1.AddMembersRequest\x1a\x1c.pemba.v1.AddMembersResponse\x12P\n" +
+	"\rRemoveMembers\x12\x1e.pemba.v1.RemoveMembersRequest\x1a\x1f.pemba.v1.RemoveMembersResponse\x12S\n" +
+	"\x0eReplaceMembers\x12\x1f.pemba.v1.ReplaceMembersRequest\x1a .pemba.v1.ReplaceMembersResponse\x12C\n" +
+	"\bOffboard\x12\x19.pemba.v1.OffboardRequest\x1a\x1a.pemba.v1.OffboardResponse0\x01\x12W\n" +
+	"\x0eApplyDirectory\x12\x1f.pemba.v1.ApplyDirectoryRequest\x1a .pemba.v1.ApplyDirectoryResponse(\x010\x01B1Z/github.com/pembadb/pemba/proto/pemba/v1;pembav1b\x06proto3"
 
 var (
 	file_pemba_v1_provisioning_service_proto_rawDescOnce sync.Once
@@ -1161,55 +243,99 @@ func file_pemba_v1_provisioning_service_proto_rawDescGZIP() []byte {
 	return file_pemba_v1_provisioning_service_proto_rawDescData
 }
 
-var file_pemba_v1_provisioning_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_pemba_v1_provisioning_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_pemba_v1_provisioning_service_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_pemba_v1_provisioning_service_proto_goTypes = []any{
-	(UserState)(0),                 // 0: pemba.v1.UserState
-	(*User)(nil),                   // 1: pemba.v1.User
-	(*GetUserRequest)(nil),         // 2: pemba.v1.GetUserRequest
-	(*GetUserResponse)(nil),        // 3: pemba.v1.GetUserResponse
-	(*CreateUserRequest)(nil),      // 4: pemba.v1.CreateUserRequest
-	(*CreateUserResponse)(nil),     // 5: pemba.v1.CreateUserResponse
-	(*SuspendUserRequest)(nil),     // 6: pemba.v1.SuspendUserRequest
-	(*SuspendUserResponse)(nil),    // 7: pemba.v1.SuspendUserResponse
-	(*ReactivateUserRequest)(nil),  // 8: pemba.v1.ReactivateUserRequest
-	(*ReactivateUserResponse)(nil), // 9: pemba.v1.ReactivateUserResponse
+	(*OffboardRequest)(nil),        // 0: pemba.v1.OffboardRequest
+	(*OffboardResponse)(nil),       // 1: pemba.v1.OffboardResponse
+	(UserState)(0),                 // 2: pemba.v1.UserState
+	(*Relationship)(nil),           // 3: pemba.v1.Relationship
+	(*GetUserRequest)(nil),         // 4: pemba.v1.GetUserRequest
+	(*ListUsersRequest)(nil),       // 5: pemba.v1.ListUsersRequest
+	(*CreateUserRequest)(nil),      // 6: pemba.v1.CreateUserRequest
+	(*UpdateUserRequest)(nil),      // 7: pemba.v1.UpdateUserRequest
+	(*SuspendUserRequest)(nil),     // 8: pemba.v1.SuspendUserRequest
+	(*ReactivateUserRequest)(nil),  // 9: pemba.v1.ReactivateUserRequest
 	(*DeleteUserRequest)(nil),      // 10: pemba.v1.DeleteUserRequest
-	(*DeleteUserResponse)(nil),     // 11: pemba.v1.DeleteUserResponse
-	(*EraseUserRequest)(nil),       // 12: pemba.v1.EraseUserRequest
-	(*EraseUserResponse)(nil),      // 13: pemba.v1.EraseUserResponse
-	(*OffboardRequest)(nil),        // 14: pemba.v1.OffboardRequest
-	(*OffboardResponse)(nil),       // 15: pemba.v1.OffboardResponse
-	(*structpb.Struct)(nil),        // 16: google.protobuf.Struct
-	(*Consistency)(nil),            // 17: pemba.v1.Consistency
-	(*Relationship)(nil),           // 18: pemba.v1.Relationship
+	(*EraseUserRequest)(nil),       // 11: pemba.v1.EraseUserRequest
+	(*GetGroupRequest)(nil),        // 12: pemba.v1.GetGroupRequest
+	(*ListGroupsRequest)(nil),      // 13: pemba.v1.ListGroupsRequest
+	(*CreateGroupRequest)(nil),     // 14: pemba.v1.CreateGroupRequest
+	(*UpdateGroupRequest)(nil),     // 15: pemba.v1.UpdateGroupRequest
+	(*DeleteGroupRequest)(nil),     // 16: pemba.v1.DeleteGroupRequest
+	(*EraseGroupRequest)(nil),      // 17: pemba.v1.EraseGroupRequest
+	(*ListMembersRequest)(nil),     // 18: pemba.v1.ListMembersRequest
+	(*AddMembersRequest)(nil),      // 19: pemba.v1.AddMembersRequest
+	(*RemoveMembersRequest)(nil),   // 20: pemba.v1.RemoveMembersRequest
+	(*ReplaceMembersRequest)(nil),  // 21: pemba.v1.ReplaceMembersRequest
+	(*ApplyDirectoryRequest)(nil),  // 22: pemba.v1.ApplyDirectoryRequest
+	(*GetUserResponse)(nil),        // 23: pemba.v1.GetUserResponse
+	(*ListUsersResponse)(nil),      // 24: pemba.v1.ListUsersResponse
+	(*CreateUserResponse)(nil),     // 25: pemba.v1.CreateUserResponse
+	(*UpdateUserResponse)(nil),     // 26: pemba.v1.UpdateUserResponse
+	(*SuspendUserResponse)(nil),    // 27: pemba.v1.SuspendUserResponse
+	(*ReactivateUserResponse)(nil), // 28: pemba.v1.ReactivateUserResponse
+	(*DeleteUserResponse)(nil),     // 29: pemba.v1.DeleteUserResponse
+	(*EraseUserResponse)(nil),      // 30: pemba.v1.EraseUserResponse
+	(*GetGroupResponse)(nil),       // 31: pemba.v1.GetGroupResponse
+	(*ListGroupsResponse)(nil),     // 32: pemba.v1.ListGroupsResponse
+	(*CreateGroupResponse)(nil),    // 33: pemba.v1.CreateGroupResponse
+	(*UpdateGroupResponse)(nil),    // 34: pemba.v1.UpdateGroupResponse
+	(*DeleteGroupResponse)(nil),    // 35: pemba.v1.DeleteGroupResponse
+	(*EraseGroupResponse)(nil),     // 36: pemba.v1.EraseGroupResponse
+	(*ListMembersResponse)(nil),    // 37: pemba.v1.ListMembersResponse
+	(*AddMembersResponse)(nil),     // 38: pemba.v1.AddMembersResponse
+	(*RemoveMembersResponse)(nil),  // 39: pemba.v1.RemoveMembersResponse
+	(*ReplaceMembersResponse)(nil), // 40: pemba.v1.ReplaceMembersResponse
+	(*ApplyDirectoryResponse)(nil), // 41: pemba.v1.ApplyDirectoryResponse
 }
 var file_pemba_v1_provisioning_service_proto_depIdxs = []int32{
-	0,  // 0: pemba.v1.User.state:type_name -> pemba.v1.UserState
-	16, // 1: pemba.v1.User.attributes:type_name -> google.protobuf.Struct
-	17, // 2: pemba.v1.GetUserRequest.consistency:type_name -> pemba.v1.Consistency
-	1,  // 3: pemba.v1.GetUserResponse.user:type_name -> pemba.v1.User
-	0,  // 4: pemba.v1.OffboardResponse.state:type_name -> pemba.v1.UserState
-	18, // 5: pemba.v1.OffboardResponse.removed:type_name -> pemba.v1.Relationship
-	2,  // 6: pemba.v1.ProvisioningService.GetUser:input_type -> pemba.v1.GetUserRequest
-	4,  // 7: pemba.v1.ProvisioningService.CreateUser:input_type -> pemba.v1.CreateUserRequest
-	6,  // 8: pemba.v1.ProvisioningService.SuspendUser:input_type -> pemba.v1.SuspendUserRequest
-	8,  // 9: pemba.v1.ProvisioningService.ReactivateUser:input_type -> pemba.v1.ReactivateUserRequest
-	10, // 10: pemba.v1.ProvisioningService.DeleteUser:input_type -> pemba.v1.DeleteUserRequest
-	12, // 11: pemba.v1.ProvisioningService.EraseUser:input_type -> pemba.v1.EraseUserRequest
-	14, // 12: pemba.v1.ProvisioningService.Offboard:input_type -> pemba.v1.OffboardRequest
-	3,  // 13: pemba.v1.ProvisioningService.GetUser:output_type -> pemba.v1.GetUserResponse
-	5,  // 14: pemba.v1.ProvisioningService.CreateUser:output_type -> pemba.v1.CreateUserResponse
-	7,  // 15: pemba.v1.ProvisioningService.SuspendUser:output_type -> pemba.v1.SuspendUserResponse
-	9,  // 16: pemba.v1.ProvisioningService.ReactivateUser:output_type -> pemba.v1.ReactivateUserResponse
-	11, // 17: pemba.v1.ProvisioningService.DeleteUser:output_type -> pemba.v1.DeleteUserResponse
-	13, // 18: pemba.v1.ProvisioningService.EraseUser:output_type -> pemba.v1.EraseUserResponse
-	15, // 19: pemba.v1.ProvisioningService.Offboard:output_type -> pemba.v1.OffboardResponse
-	13, // [13:20] is the sub-list for method output_type
-	6,  // [6:13] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	2,  // 0: pemba.v1.OffboardResponse.state:type_name -> pemba.v1.UserState
+	3,  // 1: pemba.v1.OffboardResponse.removed:type_name -> pemba.v1.Relationship
+	4,  // 2: pemba.v1.ProvisioningService.GetUser:input_type -> pemba.v1.GetUserRequest
+	5,  // 3: pemba.v1.ProvisioningService.ListUsers:input_type -> pemba.v1.ListUsersRequest
+	6,  // 4: pemba.v1.ProvisioningService.CreateUser:input_type -> pemba.v1.CreateUserRequest
+	7,  // 5: pemba.v1.ProvisioningService.UpdateUser:input_type -> pemba.v1.UpdateUserRequest
+	8,  // 6: pemba.v1.ProvisioningService.SuspendUser:input_type -> pemba.v1.SuspendUserRequest
+	9,  // 7: pemba.v1.ProvisioningService.ReactivateUser:input_type -> pemba.v1.ReactivateUserRequest
+	10, // 8: pemba.v1.ProvisioningService.DeleteUser:input_type -> pemba.v1.DeleteUserRequest
+	11, // 9: pemba.v1.ProvisioningService.EraseUser:input_type -> pemba.v1.EraseUserRequest
+	12, // 10: pemba.v1.ProvisioningService.GetGroup:input_type -> pemba.v1.GetGroupRequest
+	13, // 11: pemba.v1.ProvisioningService.ListGroups:input_type -> pemba.v1.ListGroupsRequest
+	14, // 12: pemba.v1.ProvisioningService.CreateGroup:input_type -> pemba.v1.CreateGroupRequest
+	15, // 13: pemba.v1.ProvisioningService.UpdateGroup:input_type -> pemba.v1.UpdateGroupRequest
+	16, // 14: pemba.v1.ProvisioningService.DeleteGroup:input_type -> pemba.v1.DeleteGroupRequest
+	17, // 15: pemba.v1.ProvisioningService.EraseGroup:input_type -> pemba.v1.EraseGroupRequest
+	18, // 16: pemba.v1.ProvisioningService.ListMembers:input_type -> pemba.v1.ListMembersRequest
+	19, // 17: pemba.v1.ProvisioningService.AddMembers:input_type -> pemba.v1.AddMembersRequest
+	20, // 18: pemba.v1.ProvisioningService.RemoveMembers:input_type -> pemba.v1.RemoveMembersRequest
+	21, // 19: pemba.v1.ProvisioningService.ReplaceMembers:input_type -> pemba.v1.ReplaceMembersRequest
+	0,  // 20: pemba.v1.ProvisioningService.Offboard:input_type -> pemba.v1.OffboardRequest
+	22, // 21: pemba.v1.ProvisioningService.ApplyDirectory:input_type -> pemba.v1.ApplyDirectoryRequest
+	23, // 22: pemba.v1.ProvisioningService.GetUser:output_type -> pemba.v1.GetUserResponse
+	24, // 23: pemba.v1.ProvisioningService.ListUsers:output_type -> pemba.v1.ListUsersResponse
+	25, // 24: pemba.v1.ProvisioningService.CreateUser:output_type -> pemba.v1.CreateUserResponse
+	26, // 25: pemba.v1.ProvisioningService.UpdateUser:output_type -> pemba.v1.UpdateUserResponse
+	27, // 26: pemba.v1.ProvisioningService.SuspendUser:output_type -> pemba.v1.SuspendUserResponse
+	28, // 27: pemba.v1.ProvisioningService.ReactivateUser:output_type -> pemba.v1.ReactivateUserResponse
+	29, // 28: pemba.v1.ProvisioningService.DeleteUser:output_type -> pemba.v1.DeleteUserResponse
+	30, // 29: pemba.v1.ProvisioningService.EraseUser:output_type -> pemba.v1.EraseUserResponse
+	31, // 30: pemba.v1.ProvisioningService.GetGroup:output_type -> pemba.v1.GetGroupResponse
+	32, // 31: pemba.v1.ProvisioningService.ListGroups:output_type -> pemba.v1.ListGroupsResponse
+	33, // 32: pemba.v1.ProvisioningService.CreateGroup:output_type -> pemba.v1.CreateGroupResponse
+	34, // 33: pemba.v1.ProvisioningService.UpdateGroup:output_type -> pemba.v1.UpdateGroupResponse
+	35, // 34: pemba.v1.ProvisioningService.DeleteGroup:output_type -> pemba.v1.DeleteGroupResponse
+	36, // 35: pemba.v1.ProvisioningService.EraseGroup:output_type -> pemba.v1.EraseGroupResponse
+	37, // 36: pemba.v1.ProvisioningService.ListMembers:output_type -> pemba.v1.ListMembersResponse
+	38, // 37: pemba.v1.ProvisioningService.AddMembers:output_type -> pemba.v1.AddMembersResponse
+	39, // 38: pemba.v1.ProvisioningService.RemoveMembers:output_type -> pemba.v1.RemoveMembersResponse
+	40, // 39: pemba.v1.ProvisioningService.ReplaceMembers:output_type -> pemba.v1.ReplaceMembersResponse
+	1,  // 40: pemba.v1.ProvisioningService.Offboard:output_type -> pemba.v1.OffboardResponse
+	41, // 41: pemba.v1.ProvisioningService.ApplyDirectory:output_type -> pemba.v1.ApplyDirectoryResponse
+	22, // [22:42] is the sub-list for method output_type
+	2,  // [2:22] is the sub-list for method input_type
+	2,  // [2:2] is the sub-list for extension type_name
+	2,  // [2:2] is the sub-list for extension extendee
+	0,  // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_pemba_v1_provisioning_service_proto_init() }
@@ -1217,21 +343,22 @@ func file_pemba_v1_provisioning_service_proto_init() {
 	if File_pemba_v1_provisioning_service_proto != nil {
 		return
 	}
-	file_pemba_v1_consistency_proto_init()
+	file_pemba_v1_directory_proto_init()
+	file_pemba_v1_group_proto_init()
 	file_pemba_v1_relationship_proto_init()
+	file_pemba_v1_user_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pemba_v1_provisioning_service_proto_rawDesc), len(file_pemba_v1_provisioning_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   15,
+			NumEnums:      0,
+			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_pemba_v1_provisioning_service_proto_goTypes,
 		DependencyIndexes: file_pemba_v1_provisioning_service_proto_depIdxs,
-		EnumInfos:         file_pemba_v1_provisioning_service_proto_enumTypes,
 		MessageInfos:      file_pemba_v1_provisioning_service_proto_msgTypes,
 	}.Build()
 	File_pemba_v1_provisioning_service_proto = out.File

@@ -20,33 +20,61 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	ProvisioningService_GetUser_FullMethodName        = "/pemba.v1.ProvisioningService/GetUser"
+	ProvisioningService_ListUsers_FullMethodName      = "/pemba.v1.ProvisioningService/ListUsers"
 	ProvisioningService_CreateUser_FullMethodName     = "/pemba.v1.ProvisioningService/CreateUser"
+	ProvisioningService_UpdateUser_FullMethodName     = "/pemba.v1.ProvisioningService/UpdateUser"
 	ProvisioningService_SuspendUser_FullMethodName    = "/pemba.v1.ProvisioningService/SuspendUser"
 	ProvisioningService_ReactivateUser_FullMethodName = "/pemba.v1.ProvisioningService/ReactivateUser"
 	ProvisioningService_DeleteUser_FullMethodName     = "/pemba.v1.ProvisioningService/DeleteUser"
 	ProvisioningService_EraseUser_FullMethodName      = "/pemba.v1.ProvisioningService/EraseUser"
+	ProvisioningService_GetGroup_FullMethodName       = "/pemba.v1.ProvisioningService/GetGroup"
+	ProvisioningService_ListGroups_FullMethodName     = "/pemba.v1.ProvisioningService/ListGroups"
+	ProvisioningService_CreateGroup_FullMethodName    = "/pemba.v1.ProvisioningService/CreateGroup"
+	ProvisioningService_UpdateGroup_FullMethodName    = "/pemba.v1.ProvisioningService/UpdateGroup"
+	ProvisioningService_DeleteGroup_FullMethodName    = "/pemba.v1.ProvisioningService/DeleteGroup"
+	ProvisioningService_EraseGroup_FullMethodName     = "/pemba.v1.ProvisioningService/EraseGroup"
+	ProvisioningService_ListMembers_FullMethodName    = "/pemba.v1.ProvisioningService/ListMembers"
+	ProvisioningService_AddMembers_FullMethodName     = "/pemba.v1.ProvisioningService/AddMembers"
+	ProvisioningService_RemoveMembers_FullMethodName  = "/pemba.v1.ProvisioningService/RemoveMembers"
+	ProvisioningService_ReplaceMembers_FullMethodName = "/pemba.v1.ProvisioningService/ReplaceMembers"
 	ProvisioningService_Offboard_FullMethodName       = "/pemba.v1.ProvisioningService/Offboard"
+	ProvisioningService_ApplyDirectory_FullMethodName = "/pemba.v1.ProvisioningService/ApplyDirectory"
 )
 
 // ProvisioningServiceClient is the client API for ProvisioningService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ProvisioningService leads users through what comes after their creation, which is SCIM's. A user is the object `user:ID`
-// of the store's graph; its personal attributes are kept apart from the history, which holds their salted digests.
+// ProvisioningService keeps users and groups, as SCIM does: what one makes the other shows. A user is the object `user:ID` of
+// the store's graph, a group `group:ID`, and a membership the relationship `group:ID#member@user:ID`, or `@group:ID#member`;
+// a comment in the schema can name other types and another relation. Personal attributes are kept apart from the history,
+// which holds their salted digests. Attributes have the names and types of SCIM's schemas (RFC 7643 §4).
+//
+// A request that is sent again under its request id changes nothing twice; if another changed the same user or group in between
+// it ends with ALREADY_EXISTS (REQUEST_ID_REUSED).
 type ProvisioningServiceClient interface {
 	// GetUser tells a user's state and attributes.
 	//
 	// Errors on top of those of every call: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT). Needs
 	// the role provisioner or auditor.
 	GetUser(ctx context.Context, in *GetUserRequest, opts ...grpc.CallOption) (*GetUserResponse, error)
-	// CreateUser makes a user, active, under an id that the caller chooses, or makes a removed one anew, which restores no
-	// membership. SCIM shows the user like those it created itself.
+	// ListUsers lists users that are not removed.
+	//
+	// Errors on top of those of every call: INVALID_ARGUMENT (INVALID_CURSOR, INVALID_FIELD: the filter). Needs the role
+	// provisioner or auditor.
+	ListUsers(ctx context.Context, in *ListUsersRequest, opts ...grpc.CallOption) (*ListUsersResponse, error)
+	// CreateUser makes a user under an id that the caller chooses, or makes a removed one anew, which restores no membership.
 	//
 	// Errors on top of those of every call: ALREADY_EXISTS (USER_EXISTS, REQUEST_ID_REUSED), INVALID_ARGUMENT (MISSING_FIELD,
 	// INVALID_OBJECT, INVALID_FIELD), FAILED_PRECONDITION (UNKNOWN_TYPE, SUBJECT_NOT_ALLOWED: the schema does not define the
-	// type user). Needs the role provisioner.
+	// type of users). Needs the role provisioner.
 	CreateUser(ctx context.Context, in *CreateUserRequest, opts ...grpc.CallOption) (*CreateUserResponse, error)
+	// UpdateUser changes attributes of a user. Where nothing changes nothing is written.
+	//
+	// Errors on top of those of every call: NOT_FOUND (USER_NOT_FOUND), ALREADY_EXISTS (USER_EXISTS, REQUEST_ID_REUSED),
+	// INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT, INVALID_FIELD), FAILED_PRECONDITION (PRECONDITION_FAILED: it is of another
+	// revision than expected). Needs the role provisioner.
+	UpdateUser(ctx context.Context, in *UpdateUserRequest, opts ...grpc.CallOption) (*UpdateUserResponse, error)
 	// SuspendUser denies a user everything from the next check on that has reached the returned zookie, and leaves all
 	// relationships as they are. A user who is suspended already stays so, and nothing is written.
 	//
@@ -67,6 +95,54 @@ type ProvisioningServiceClient interface {
 	// Errors as of SuspendUser; FAILED_PRECONDITION (PRECONDITION_FAILED) of a user who is not removed. Needs the role
 	// provisioner.
 	EraseUser(ctx context.Context, in *EraseUserRequest, opts ...grpc.CallOption) (*EraseUserResponse, error)
+	// GetGroup tells a group's attributes; ListMembers who belongs to it.
+	//
+	// Errors on top of those of every call: NOT_FOUND (GROUP_NOT_FOUND), INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT). Needs
+	// the role provisioner or auditor.
+	GetGroup(ctx context.Context, in *GetGroupRequest, opts ...grpc.CallOption) (*GetGroupResponse, error)
+	// ListGroups lists groups.
+	//
+	// Errors as of ListUsers. Needs the role provisioner or auditor.
+	ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error)
+	// CreateGroup makes a group under an id that the caller chooses, or makes a removed one anew.
+	//
+	// Errors on top of those of every call: ALREADY_EXISTS (GROUP_EXISTS, REQUEST_ID_REUSED), NOT_FOUND (MEMBER_NOT_FOUND),
+	// INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT, INVALID_FIELD), FAILED_PRECONDITION (UNKNOWN_TYPE, SUBJECT_NOT_ALLOWED).
+	// Needs the role provisioner.
+	CreateGroup(ctx context.Context, in *CreateGroupRequest, opts ...grpc.CallOption) (*CreateGroupResponse, error)
+	// UpdateGroup changes attributes of a group. Where nothing changes nothing is written.
+	//
+	// Errors as of UpdateUser, with GROUP_NOT_FOUND and GROUP_EXISTS. Needs the role provisioner.
+	UpdateGroup(ctx context.Context, in *UpdateGroupRequest, opts ...grpc.CallOption) (*UpdateGroupResponse, error)
+	// DeleteGroup removes a group, its members' memberships in it and its own in other groups, in one change. Other
+	// relationships that name it stay, and give nobody anything.
+	//
+	// Errors on top of those of every call: NOT_FOUND (GROUP_NOT_FOUND), INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT),
+	// ALREADY_EXISTS (REQUEST_ID_REUSED). Needs the role provisioner.
+	DeleteGroup(ctx context.Context, in *DeleteGroupRequest, opts ...grpc.CallOption) (*DeleteGroupResponse, error)
+	// EraseGroup destroys the attributes of a removed group, of all times. The history stays verifiable.
+	//
+	// Errors as of DeleteGroup; FAILED_PRECONDITION (PRECONDITION_FAILED) of a group that is not removed. Needs the role
+	// provisioner.
+	EraseGroup(ctx context.Context, in *EraseGroupRequest, opts ...grpc.CallOption) (*EraseGroupResponse, error)
+	// ListMembers lists who belongs to a group directly.
+	//
+	// Errors on top of those of every call: NOT_FOUND (GROUP_NOT_FOUND), INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT,
+	// INVALID_CURSOR). Needs the role provisioner or auditor.
+	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
+	// AddMembers adds users and groups of the store to a group.
+	//
+	// Errors on top of those of every call: NOT_FOUND (GROUP_NOT_FOUND, MEMBER_NOT_FOUND), INVALID_ARGUMENT (MISSING_FIELD,
+	// INVALID_OBJECT, LIMIT_EXCEEDED), ALREADY_EXISTS (REQUEST_ID_REUSED). Needs the role provisioner.
+	AddMembers(ctx context.Context, in *AddMembersRequest, opts ...grpc.CallOption) (*AddMembersResponse, error)
+	// RemoveMembers takes members out of a group.
+	//
+	// Errors as of AddMembers, but for MEMBER_NOT_FOUND: who is no member changes nothing. Needs the role provisioner.
+	RemoveMembers(ctx context.Context, in *RemoveMembersRequest, opts ...grpc.CallOption) (*RemoveMembersResponse, error)
+	// ReplaceMembers makes a group's members these and no others.
+	//
+	// Errors as of AddMembers. Needs the role provisioner.
+	ReplaceMembers(ctx context.Context, in *ReplaceMembersRequest, opts ...grpc.CallOption) (*ReplaceMembersResponse, error)
 	// Offboard suspends a user at once, and then removes every relationship that names it, as a subject or as an object, in
 	// changes of 1,000 at most. A user that was never created is tombstoned instead, and denied everything until it is. The
 	// stream tells what went as it goes. Where it breaks off, call it again with the same operation id, on any node: it goes on,
@@ -76,6 +152,15 @@ type ProvisioningServiceClient interface {
 	// (REQUEST_ID_REUSED: the operation id is that of something else), RESOURCE_EXHAUSTED (SLOW_CONSUMER). Needs the role
 	// provisioner.
 	Offboard(ctx context.Context, in *OffboardRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[OffboardResponse], error)
+	// ApplyDirectory makes the users, groups and memberships of a store those of a directory, or with dry_run tells what that
+	// would take. Entries are compared as they arrive; memberships are those of the directory, whoever wrote the ones there
+	// are. First users and groups come and change, then memberships, and last are removed who is not in the directory. The same
+	// again changes nothing; where it breaks off, send it again.
+	//
+	// Errors on top of those of every call: INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT, INVALID_FIELD: also for entries out
+	// of order), ALREADY_EXISTS (USER_EXISTS, GROUP_EXISTS), NOT_FOUND (MEMBER_NOT_FOUND), FAILED_PRECONDITION
+	// (TOO_MANY_REMOVALS). Needs the role provisioner.
+	ApplyDirectory(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ApplyDirectoryRequest, ApplyDirectoryResponse], error)
 }
 
 type provisioningServiceClient struct {
@@ -96,10 +181,30 @@ func (c *provisioningServiceClient) GetUser(ctx context.Context, in *GetUserRequ
 	return out, nil
 }
 
+func (c *provisioningServiceClient) ListUsers(ctx context.Context, in *ListUsersRequest, opts ...grpc.CallOption) (*ListUsersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListUsersResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_ListUsers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *provisioningServiceClient) CreateUser(ctx context.Context, in *CreateUserRequest, opts ...grpc.CallOption) (*CreateUserResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateUserResponse)
 	err := c.cc.Invoke(ctx, ProvisioningService_CreateUser_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *provisioningServiceClient) UpdateUser(ctx context.Context, in *UpdateUserRequest, opts ...grpc.CallOption) (*UpdateUserResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateUserResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_UpdateUser_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -146,6 +251,106 @@ func (c *provisioningServiceClient) EraseUser(ctx context.Context, in *EraseUser
 	return out, nil
 }
 
+func (c *provisioningServiceClient) GetGroup(ctx context.Context, in *GetGroupRequest, opts ...grpc.CallOption) (*GetGroupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetGroupResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_GetGroup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *provisioningServiceClient) ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListGroupsResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_ListGroups_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *provisioningServiceClient) CreateGroup(ctx context.Context, in *CreateGroupRequest, opts ...grpc.CallOption) (*CreateGroupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateGroupResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_CreateGroup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *provisioningServiceClient) UpdateGroup(ctx context.Context, in *UpdateGroupRequest, opts ...grpc.CallOption) (*UpdateGroupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateGroupResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_UpdateGroup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *provisioningServiceClient) DeleteGroup(ctx context.Context, in *DeleteGroupRequest, opts ...grpc.CallOption) (*DeleteGroupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteGroupResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_DeleteGroup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *provisioningServiceClient) EraseGroup(ctx context.Context, in *EraseGroupRequest, opts ...grpc.CallOption) (*EraseGroupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EraseGroupResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_EraseGroup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *provisioningServiceClient) ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListMembersResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_ListMembers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *provisioningServiceClient) AddMembers(ctx context.Context, in *AddMembersRequest, opts ...grpc.CallOption) (*AddMembersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddMembersResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_AddMembers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *provisioningServiceClient) RemoveMembers(ctx context.Context, in *RemoveMembersRequest, opts ...grpc.CallOption) (*RemoveMembersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveMembersResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_RemoveMembers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *provisioningServiceClient) ReplaceMembers(ctx context.Context, in *ReplaceMembersRequest, opts ...grpc.CallOption) (*ReplaceMembersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReplaceMembersResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_ReplaceMembers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *provisioningServiceClient) Offboard(ctx context.Context, in *OffboardRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[OffboardResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &ProvisioningService_ServiceDesc.Streams[0], ProvisioningService_Offboard_FullMethodName, cOpts...)
@@ -165,25 +370,53 @@ func (c *provisioningServiceClient) Offboard(ctx context.Context, in *OffboardRe
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ProvisioningService_OffboardClient = grpc.ServerStreamingClient[OffboardResponse]
 
+func (c *provisioningServiceClient) ApplyDirectory(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ApplyDirectoryRequest, ApplyDirectoryResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ProvisioningService_ServiceDesc.Streams[1], ProvisioningService_ApplyDirectory_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ApplyDirectoryRequest, ApplyDirectoryResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProvisioningService_ApplyDirectoryClient = grpc.BidiStreamingClient[ApplyDirectoryRequest, ApplyDirectoryResponse]
+
 // ProvisioningServiceServer is the server API for ProvisioningService service.
 // All implementations must embed UnimplementedProvisioningServiceServer
 // for forward compatibility.
 //
-// ProvisioningService leads users through what comes after their creation, which is SCIM's. A user is the object `user:ID`
-// of the store's graph; its personal attributes are kept apart from the history, which holds their salted digests.
+// ProvisioningService keeps users and groups, as SCIM does: what one makes the other shows. A user is the object `user:ID` of
+// the store's graph, a group `group:ID`, and a membership the relationship `group:ID#member@user:ID`, or `@group:ID#member`;
+// a comment in the schema can name other types and another relation. Personal attributes are kept apart from the history,
+// which holds their salted digests. Attributes have the names and types of SCIM's schemas (RFC 7643 §4).
+//
+// A request that is sent again under its request id changes nothing twice; if another changed the same user or group in between
+// it ends with ALREADY_EXISTS (REQUEST_ID_REUSED).
 type ProvisioningServiceServer interface {
 	// GetUser tells a user's state and attributes.
 	//
 	// Errors on top of those of every call: NOT_FOUND (USER_NOT_FOUND), INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT). Needs
 	// the role provisioner or auditor.
 	GetUser(context.Context, *GetUserRequest) (*GetUserResponse, error)
-	// CreateUser makes a user, active, under an id that the caller chooses, or makes a removed one anew, which restores no
-	// membership. SCIM shows the user like those it created itself.
+	// ListUsers lists users that are not removed.
+	//
+	// Errors on top of those of every call: INVALID_ARGUMENT (INVALID_CURSOR, INVALID_FIELD: the filter). Needs the role
+	// provisioner or auditor.
+	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)
+	// CreateUser makes a user under an id that the caller chooses, or makes a removed one anew, which restores no membership.
 	//
 	// Errors on top of those of every call: ALREADY_EXISTS (USER_EXISTS, REQUEST_ID_REUSED), INVALID_ARGUMENT (MISSING_FIELD,
 	// INVALID_OBJECT, INVALID_FIELD), FAILED_PRECONDITION (UNKNOWN_TYPE, SUBJECT_NOT_ALLOWED: the schema does not define the
-	// type user). Needs the role provisioner.
+	// type of users). Needs the role provisioner.
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
+	// UpdateUser changes attributes of a user. Where nothing changes nothing is written.
+	//
+	// Errors on top of those of every call: NOT_FOUND (USER_NOT_FOUND), ALREADY_EXISTS (USER_EXISTS, REQUEST_ID_REUSED),
+	// INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT, INVALID_FIELD), FAILED_PRECONDITION (PRECONDITION_FAILED: it is of another
+	// revision than expected). Needs the role provisioner.
+	UpdateUser(context.Context, *UpdateUserRequest) (*UpdateUserResponse, error)
 	// SuspendUser denies a user everything from the next check on that has reached the returned zookie, and leaves all
 	// relationships as they are. A user who is suspended already stays so, and nothing is written.
 	//
@@ -204,6 +437,54 @@ type ProvisioningServiceServer interface {
 	// Errors as of SuspendUser; FAILED_PRECONDITION (PRECONDITION_FAILED) of a user who is not removed. Needs the role
 	// provisioner.
 	EraseUser(context.Context, *EraseUserRequest) (*EraseUserResponse, error)
+	// GetGroup tells a group's attributes; ListMembers who belongs to it.
+	//
+	// Errors on top of those of every call: NOT_FOUND (GROUP_NOT_FOUND), INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT). Needs
+	// the role provisioner or auditor.
+	GetGroup(context.Context, *GetGroupRequest) (*GetGroupResponse, error)
+	// ListGroups lists groups.
+	//
+	// Errors as of ListUsers. Needs the role provisioner or auditor.
+	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
+	// CreateGroup makes a group under an id that the caller chooses, or makes a removed one anew.
+	//
+	// Errors on top of those of every call: ALREADY_EXISTS (GROUP_EXISTS, REQUEST_ID_REUSED), NOT_FOUND (MEMBER_NOT_FOUND),
+	// INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT, INVALID_FIELD), FAILED_PRECONDITION (UNKNOWN_TYPE, SUBJECT_NOT_ALLOWED).
+	// Needs the role provisioner.
+	CreateGroup(context.Context, *CreateGroupRequest) (*CreateGroupResponse, error)
+	// UpdateGroup changes attributes of a group. Where nothing changes nothing is written.
+	//
+	// Errors as of UpdateUser, with GROUP_NOT_FOUND and GROUP_EXISTS. Needs the role provisioner.
+	UpdateGroup(context.Context, *UpdateGroupRequest) (*UpdateGroupResponse, error)
+	// DeleteGroup removes a group, its members' memberships in it and its own in other groups, in one change. Other
+	// relationships that name it stay, and give nobody anything.
+	//
+	// Errors on top of those of every call: NOT_FOUND (GROUP_NOT_FOUND), INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT),
+	// ALREADY_EXISTS (REQUEST_ID_REUSED). Needs the role provisioner.
+	DeleteGroup(context.Context, *DeleteGroupRequest) (*DeleteGroupResponse, error)
+	// EraseGroup destroys the attributes of a removed group, of all times. The history stays verifiable.
+	//
+	// Errors as of DeleteGroup; FAILED_PRECONDITION (PRECONDITION_FAILED) of a group that is not removed. Needs the role
+	// provisioner.
+	EraseGroup(context.Context, *EraseGroupRequest) (*EraseGroupResponse, error)
+	// ListMembers lists who belongs to a group directly.
+	//
+	// Errors on top of those of every call: NOT_FOUND (GROUP_NOT_FOUND), INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT,
+	// INVALID_CURSOR). Needs the role provisioner or auditor.
+	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
+	// AddMembers adds users and groups of the store to a group.
+	//
+	// Errors on top of those of every call: NOT_FOUND (GROUP_NOT_FOUND, MEMBER_NOT_FOUND), INVALID_ARGUMENT (MISSING_FIELD,
+	// INVALID_OBJECT, LIMIT_EXCEEDED), ALREADY_EXISTS (REQUEST_ID_REUSED). Needs the role provisioner.
+	AddMembers(context.Context, *AddMembersRequest) (*AddMembersResponse, error)
+	// RemoveMembers takes members out of a group.
+	//
+	// Errors as of AddMembers, but for MEMBER_NOT_FOUND: who is no member changes nothing. Needs the role provisioner.
+	RemoveMembers(context.Context, *RemoveMembersRequest) (*RemoveMembersResponse, error)
+	// ReplaceMembers makes a group's members these and no others.
+	//
+	// Errors as of AddMembers. Needs the role provisioner.
+	ReplaceMembers(context.Context, *ReplaceMembersRequest) (*ReplaceMembersResponse, error)
 	// Offboard suspends a user at once, and then removes every relationship that names it, as a subject or as an object, in
 	// changes of 1,000 at most. A user that was never created is tombstoned instead, and denied everything until it is. The
 	// stream tells what went as it goes. Where it breaks off, call it again with the same operation id, on any node: it goes on,
@@ -213,6 +494,15 @@ type ProvisioningServiceServer interface {
 	// (REQUEST_ID_REUSED: the operation id is that of something else), RESOURCE_EXHAUSTED (SLOW_CONSUMER). Needs the role
 	// provisioner.
 	Offboard(*OffboardRequest, grpc.ServerStreamingServer[OffboardResponse]) error
+	// ApplyDirectory makes the users, groups and memberships of a store those of a directory, or with dry_run tells what that
+	// would take. Entries are compared as they arrive; memberships are those of the directory, whoever wrote the ones there
+	// are. First users and groups come and change, then memberships, and last are removed who is not in the directory. The same
+	// again changes nothing; where it breaks off, send it again.
+	//
+	// Errors on top of those of every call: INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT, INVALID_FIELD: also for entries out
+	// of order), ALREADY_EXISTS (USER_EXISTS, GROUP_EXISTS), NOT_FOUND (MEMBER_NOT_FOUND), FAILED_PRECONDITION
+	// (TOO_MANY_REMOVALS). Needs the role provisioner.
+	ApplyDirectory(grpc.BidiStreamingServer[ApplyDirectoryRequest, ApplyDirectoryResponse]) error
 	mustEmbedUnimplementedProvisioningServiceServer()
 }
 
@@ -226,8 +516,14 @@ type UnimplementedProvisioningServiceServer struct{}
 func (UnimplementedProvisioningServiceServer) GetUser(context.Context, *GetUserRequest) (*GetUserResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetUser not implemented")
 }
+func (UnimplementedProvisioningServiceServer) ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListUsers not implemented")
+}
 func (UnimplementedProvisioningServiceServer) CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateUser not implemented")
+}
+func (UnimplementedProvisioningServiceServer) UpdateUser(context.Context, *UpdateUserRequest) (*UpdateUserResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateUser not implemented")
 }
 func (UnimplementedProvisioningServiceServer) SuspendUser(context.Context, *SuspendUserRequest) (*SuspendUserResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SuspendUser not implemented")
@@ -241,8 +537,41 @@ func (UnimplementedProvisioningServiceServer) DeleteUser(context.Context, *Delet
 func (UnimplementedProvisioningServiceServer) EraseUser(context.Context, *EraseUserRequest) (*EraseUserResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method EraseUser not implemented")
 }
+func (UnimplementedProvisioningServiceServer) GetGroup(context.Context, *GetGroupRequest) (*GetGroupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetGroup not implemented")
+}
+func (UnimplementedProvisioningServiceServer) ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListGroups not implemented")
+}
+func (UnimplementedProvisioningServiceServer) CreateGroup(context.Context, *CreateGroupRequest) (*CreateGroupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateGroup not implemented")
+}
+func (UnimplementedProvisioningServiceServer) UpdateGroup(context.Context, *UpdateGroupRequest) (*UpdateGroupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateGroup not implemented")
+}
+func (UnimplementedProvisioningServiceServer) DeleteGroup(context.Context, *DeleteGroupRequest) (*DeleteGroupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteGroup not implemented")
+}
+func (UnimplementedProvisioningServiceServer) EraseGroup(context.Context, *EraseGroupRequest) (*EraseGroupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EraseGroup not implemented")
+}
+func (UnimplementedProvisioningServiceServer) ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListMembers not implemented")
+}
+func (UnimplementedProvisioningServiceServer) AddMembers(context.Context, *AddMembersRequest) (*AddMembersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddMembers not implemented")
+}
+func (UnimplementedProvisioningServiceServer) RemoveMembers(context.Context, *RemoveMembersRequest) (*RemoveMembersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveMembers not implemented")
+}
+func (UnimplementedProvisioningServiceServer) ReplaceMembers(context.Context, *ReplaceMembersRequest) (*ReplaceMembersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReplaceMembers not implemented")
+}
 func (UnimplementedProvisioningServiceServer) Offboard(*OffboardRequest, grpc.ServerStreamingServer[OffboardResponse]) error {
 	return status.Error(codes.Unimplemented, "method Offboard not implemented")
+}
+func (UnimplementedProvisioningServiceServer) ApplyDirectory(grpc.BidiStreamingServer[ApplyDirectoryRequest, ApplyDirectoryResponse]) error {
+	return status.Error(codes.Unimplemented, "method ApplyDirectory not implemented")
 }
 func (UnimplementedProvisioningServiceServer) mustEmbedUnimplementedProvisioningServiceServer() {}
 func (UnimplementedProvisioningServiceServer) testEmbeddedByValue()                             {}
@@ -283,6 +612,24 @@ func _ProvisioningService_GetUser_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ProvisioningService_ListUsers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListUsersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).ListUsers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_ListUsers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).ListUsers(ctx, req.(*ListUsersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ProvisioningService_CreateUser_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CreateUserRequest)
 	if err := dec(in); err != nil {
@@ -297,6 +644,24 @@ func _ProvisioningService_CreateUser_Handler(srv interface{}, ctx context.Contex
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ProvisioningServiceServer).CreateUser(ctx, req.(*CreateUserRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProvisioningService_UpdateUser_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateUserRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).UpdateUser(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_UpdateUser_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).UpdateUser(ctx, req.(*UpdateUserRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -373,6 +738,186 @@ func _ProvisioningService_EraseUser_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ProvisioningService_GetGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetGroupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).GetGroup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_GetGroup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).GetGroup(ctx, req.(*GetGroupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProvisioningService_ListGroups_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListGroupsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).ListGroups(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_ListGroups_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).ListGroups(ctx, req.(*ListGroupsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProvisioningService_CreateGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateGroupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).CreateGroup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_CreateGroup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).CreateGroup(ctx, req.(*CreateGroupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProvisioningService_UpdateGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateGroupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).UpdateGroup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_UpdateGroup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).UpdateGroup(ctx, req.(*UpdateGroupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProvisioningService_DeleteGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteGroupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).DeleteGroup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_DeleteGroup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).DeleteGroup(ctx, req.(*DeleteGroupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProvisioningService_EraseGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EraseGroupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).EraseGroup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_EraseGroup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).EraseGroup(ctx, req.(*EraseGroupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProvisioningService_ListMembers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListMembersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).ListMembers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_ListMembers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).ListMembers(ctx, req.(*ListMembersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProvisioningService_AddMembers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddMembersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).AddMembers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_AddMembers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).AddMembers(ctx, req.(*AddMembersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProvisioningService_RemoveMembers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveMembersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).RemoveMembers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_RemoveMembers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).RemoveMembers(ctx, req.(*RemoveMembersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProvisioningService_ReplaceMembers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReplaceMembersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).ReplaceMembers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_ReplaceMembers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).ReplaceMembers(ctx, req.(*ReplaceMembersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ProvisioningService_Offboard_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(OffboardRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -383,6 +928,13 @@ func _ProvisioningService_Offboard_Handler(srv interface{}, stream grpc.ServerSt
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ProvisioningService_OffboardServer = grpc.ServerStreamingServer[OffboardResponse]
+
+func _ProvisioningService_ApplyDirectory_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ProvisioningServiceServer).ApplyDirectory(&grpc.GenericServerStream[ApplyDirectoryRequest, ApplyDirectoryResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProvisioningService_ApplyDirectoryServer = grpc.BidiStreamingServer[ApplyDirectoryRequest, ApplyDirectoryResponse]
 
 // ProvisioningService_ServiceDesc is the grpc.ServiceDesc for ProvisioningService service.
 // It's only intended for direct use with grpc.RegisterService,
@@ -396,8 +948,16 @@ var ProvisioningService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _ProvisioningService_GetUser_Handler,
 		},
 		{
+			MethodName: "ListUsers",
+			Handler:    _ProvisioningService_ListUsers_Handler,
+		},
+		{
 			MethodName: "CreateUser",
 			Handler:    _ProvisioningService_CreateUser_Handler,
+		},
+		{
+			MethodName: "UpdateUser",
+			Handler:    _ProvisioningService_UpdateUser_Handler,
 		},
 		{
 			MethodName: "SuspendUser",
@@ -415,12 +975,58 @@ var ProvisioningService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "EraseUser",
 			Handler:    _ProvisioningService_EraseUser_Handler,
 		},
+		{
+			MethodName: "GetGroup",
+			Handler:    _ProvisioningService_GetGroup_Handler,
+		},
+		{
+			MethodName: "ListGroups",
+			Handler:    _ProvisioningService_ListGroups_Handler,
+		},
+		{
+			MethodName: "CreateGroup",
+			Handler:    _ProvisioningService_CreateGroup_Handler,
+		},
+		{
+			MethodName: "UpdateGroup",
+			Handler:    _ProvisioningService_UpdateGroup_Handler,
+		},
+		{
+			MethodName: "DeleteGroup",
+			Handler:    _ProvisioningService_DeleteGroup_Handler,
+		},
+		{
+			MethodName: "EraseGroup",
+			Handler:    _ProvisioningService_EraseGroup_Handler,
+		},
+		{
+			MethodName: "ListMembers",
+			Handler:    _ProvisioningService_ListMembers_Handler,
+		},
+		{
+			MethodName: "AddMembers",
+			Handler:    _ProvisioningService_AddMembers_Handler,
+		},
+		{
+			MethodName: "RemoveMembers",
+			Handler:    _ProvisioningService_RemoveMembers_Handler,
+		},
+		{
+			MethodName: "ReplaceMembers",
+			Handler:    _ProvisioningService_ReplaceMembers_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Offboard",
 			Handler:       _ProvisioningService_Offboard_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "ApplyDirectory",
+			Handler:       _ProvisioningService_ApplyDirectory_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "pemba/v1/provisioning_service.proto",

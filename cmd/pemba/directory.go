@@ -1,0 +1,299 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	pb "github.com/pembadb/pemba/proto/pemba/v1"
+)
+
+func (a *app) directoryCommand() *cobra.Command {
+	return group("directory", "Make users, groups and memberships those of a file", a.directoryApplyCommand(true), a.directoryApplyCommand(false))
+}
+
+const directoryHelp = `The file is YAML or JSON, with the attributes by SCIM's names:
+
+  users:
+    ada: {userName: ada@example.com, displayName: Ada, title: Countess}
+    bob: {userName: bob@example.com, active: false}
+  groups:
+    eng: {displayName: Engineering, members: [user:ada, group:ops]}
+    ops: {displayName: Operations, members: [user:bob]}
+
+What it leaves out goes: attributes, memberships, and users and groups, whoever
+made them.`
+
+// directoryRun is a directory being applied, or planned.
+type directoryRun struct {
+	app   *app
+	start *pb.DirectoryStart
+	out   *bufio.Writer
+	count map[pb.DirectoryAction]uint64
+	end   *pb.ApplyDirectoryResponse
+}
+
+func (a *app) directoryApplyCommand(plan bool) *cobra.Command {
+	var most uint32
+	start := &pb.DirectoryStart{DryRun: plan}
+	cmd := &cobra.Command{
+		Use:     "apply FILE",
+		Short:   "Make the users, groups and memberships of a store those of a file",
+		Long:    "Make the users, groups and memberships of a store those of a file, or of standard\ninput for \"-\", and print what was done. The same again changes nothing; where it\nbreaks off, run it again. Look at `pemba directory plan` first.\n\n" + directoryHelp,
+		Example: "  pemba directory apply people.yaml\n  pemba directory apply people.yaml --max-removals 500 --remove-orphans",
+		Args:    takes("FILE"),
+	}
+	f := cmd.Flags()
+	f.BoolVar(&start.RemoveOrphans, "remove-orphans", false, "remove the relationships, too, that would go on naming who is removed")
+	if plan {
+		cmd.Use, cmd.Short = "plan FILE", "Print what applying a file would do, and change nothing"
+		cmd.Long = "Print what `pemba directory apply` would do, and change nothing: + comes, ~ changes,\n- goes, ! stays and names somebody who goes.\n\n" + directoryHelp
+		cmd.Example = "  pemba directory plan people.yaml"
+	} else {
+		f.Uint32Var(&most, "max-removals", 100, "remove no user and no group if there would be more than this many to remove")
+		f.StringVar(&start.Reason, "reason", "", "why, for the history")
+	}
+	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
+		entries, err := a.readDirectory(args[0])
+		if err != nil {
+			return err
+		}
+		if start.Store = c.store; !plan {
+			start.MaxRemovals = proto.Uint32(most)
+		}
+		d := &directoryRun{app: a, start: start, out: a.buffered(), count: map[pb.DirectoryAction]uint64{}}
+		return d.run(ctx, c, entries)
+	})
+	return a.remote(cmd, true, false)
+}
+
+// directoryFile is a directory as a file has it.
+type directoryFile struct {
+	Users  map[string]map[string]any `yaml:"users"`
+	Groups map[string]map[string]any `yaml:"groups"`
+}
+
+// readDirectory reads a directory, in the order in which it is sent.
+func (a *app) readDirectory(path string) (entries []*pb.DirectoryEntry, err error) {
+	text, err := a.read(path)
+	if err != nil {
+		return nil, err
+	}
+	var file directoryFile
+	d := yaml.NewDecoder(strings.NewReader(text))
+	d.KnownFields(true)
+	if err := d.Decode(&file); err != nil && err != io.EOF {
+		return nil, fmt.Errorf("%s is no directory: %w", path, err)
+	}
+	if file.Users == nil && file.Groups == nil {
+		return nil, fmt.Errorf("%s has neither users nor groups; to remove everybody write `users: {}`", path)
+	}
+	for _, id := range slices.Sorted(maps.Keys(file.Users)) {
+		attributes, err := structpb.NewStruct(file.Users[id])
+		if err != nil {
+			return nil, fmt.Errorf("%s: user %s: %w", path, id, err)
+		}
+		entries = append(entries, &pb.DirectoryEntry{Entry: &pb.DirectoryEntry_User{User: &pb.DirectoryUser{Id: id, Attributes: attributes}}})
+	}
+	var memberships []*pb.DirectoryEntry
+	for _, id := range slices.Sorted(maps.Keys(file.Groups)) {
+		members, err := membersOfFile(file.Groups[id])
+		if err != nil {
+			return nil, fmt.Errorf("%s: group %s: %w", path, id, err)
+		}
+		for _, m := range members {
+			memberships = append(memberships, &pb.DirectoryEntry{Entry: &pb.DirectoryEntry_Membership{Membership: &pb.Membership{Group: id, Member: m}}})
+		}
+		attributes, err := structpb.NewStruct(file.Groups[id])
+		if err != nil {
+			return nil, fmt.Errorf("%s: group %s: %w", path, id, err)
+		}
+		entries = append(entries, &pb.DirectoryEntry{Entry: &pb.DirectoryEntry_Group{Group: &pb.DirectoryGroup{Id: id, Attributes: attributes}}})
+	}
+	return append(entries, memberships...), nil
+}
+
+// membersOfFile takes the members out of a group's attributes, in the order in
+// which they are sent.
+func membersOfFile(attributes map[string]any) ([]*pb.Member, error) {
+	given, ok := attributes["members"]
+	delete(attributes, "members")
+	list, isList := given.([]any)
+	if ok && given != nil && !isList {
+		return nil, errors.New("members must be a list such as [user:ada, group:ops]")
+	}
+	texts := map[string]bool{}
+	for _, m := range list {
+		text, isText := m.(string)
+		if !isText {
+			return nil, fmt.Errorf("member %v is no text; write user:ID or group:ID", m)
+		}
+		if texts[text] {
+			return nil, fmt.Errorf("member %s is named twice", text)
+		}
+		texts[text] = true
+	}
+	return parseMembers(slices.Sorted(maps.Keys(texts))) // group: comes before user:
+}
+
+// directoryBatch is how many entries are sent at once.
+const directoryBatch = 500
+
+func (d *directoryRun) run(ctx context.Context, c *connection, entries []*pb.DirectoryEntry) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var sender sync.WaitGroup
+	defer sender.Wait()
+	defer cancel()
+	stream, err := c.users.ApplyDirectory(ctx)
+	if err != nil {
+		return err
+	}
+	sender.Go(func() {
+		// The receiver learns why the server ended the stream.
+		if stream.Send(&pb.ApplyDirectoryRequest{Part: &pb.ApplyDirectoryRequest_Start{Start: d.start}}) != nil {
+			return
+		}
+		for batch := range slices.Chunk(entries, directoryBatch) {
+			if stream.Send(&pb.ApplyDirectoryRequest{Part: &pb.ApplyDirectoryRequest_Entries{Entries: &pb.DirectoryEntries{Entries: batch}}}) != nil {
+				return
+			}
+		}
+		stream.CloseSend()
+	})
+	err = receive(stream, func(m *pb.ApplyDirectoryResponse) error {
+		d.end = m
+		for _, s := range m.Steps {
+			d.count[s.Action]++
+			if err := d.print(s); err != nil {
+				return err
+			}
+		}
+		return d.out.Flush()
+	})
+	if err == nil && !d.end.GetComplete() {
+		err = errors.New("the server ended before all was done; run the same again")
+	}
+	if err != nil {
+		if n := d.total(); n > 0 && !d.start.DryRun {
+			d.app.complain("%s were done before what follows; the same command goes on", plural(n, "step"))
+		}
+		return err
+	}
+	return d.summary()
+}
+
+func (d *directoryRun) total() (n uint64) {
+	for _, of := range d.count {
+		n += of
+	}
+	return n
+}
+
+// directoryStepJSON is a step as JSON.
+type directoryStepJSON struct {
+	Action       string   `json:"action"`
+	User         string   `json:"user,omitempty"`
+	Group        string   `json:"group,omitempty"`
+	Member       string   `json:"member,omitempty"`
+	Relationship string   `json:"relationship,omitempty"`
+	Changed      []string `json:"changed,omitempty"`
+}
+
+func stepDocument(s *pb.DirectoryStep) directoryStepJSON {
+	j := directoryStepJSON{Action: strings.ToLower(strings.TrimPrefix(s.Action.String(), "DIRECTORY_ACTION_")), Changed: s.Changed}
+	switch about := s.Subject.(type) {
+	case *pb.DirectoryStep_User:
+		j.User = "user:" + about.User
+	case *pb.DirectoryStep_Group:
+		j.Group = "group:" + about.Group
+	case *pb.DirectoryStep_Membership:
+		j.Group, j.Member = "group:"+about.Membership.GetGroup(), memberText(about.Membership.GetMember())
+	case *pb.DirectoryStep_Relationship:
+		j.Relationship = relationshipFromWire(about.Relationship).String()
+	}
+	return j
+}
+
+func (d *directoryRun) print(s *pb.DirectoryStep) error {
+	j := stepDocument(s)
+	if d.app.json() {
+		return document(d.out, j)
+	}
+	mark := map[pb.DirectoryAction]string{
+		pb.DirectoryAction_DIRECTORY_ACTION_CREATE: "+", pb.DirectoryAction_DIRECTORY_ACTION_UPDATE: "~", pb.DirectoryAction_DIRECTORY_ACTION_REMOVE: "-",
+		pb.DirectoryAction_DIRECTORY_ACTION_ADD_MEMBER: "+", pb.DirectoryAction_DIRECTORY_ACTION_REMOVE_MEMBER: "-",
+		pb.DirectoryAction_DIRECTORY_ACTION_ORPHAN: "!", pb.DirectoryAction_DIRECTORY_ACTION_REMOVE_ORPHAN: "-",
+	}[s.Action]
+	text := j.User + j.Group + j.Relationship
+	if j.Member != "" {
+		text += " member " + j.Member
+	}
+	if len(j.Changed) > 0 {
+		text += " (" + strings.Join(j.Changed, ", ") + ")"
+	}
+	_, err := fmt.Fprintf(d.out, "%s %s\n", mark, text)
+	return err
+}
+
+// directoryJSON is the end of an application as JSON; the steps come before it, a
+// line each.
+type directoryJSON struct {
+	Zookie  string            `json:"zookie"`
+	Counts  map[string]uint64 `json:"counts"`
+	DryRun  bool              `json:"dry_run,omitempty"`
+	Changed bool              `json:"changed"`
+}
+
+func (d *directoryRun) summary() error {
+	if d.app.json() {
+		j := directoryJSON{Zookie: d.end.Zookie, Counts: map[string]uint64{}, DryRun: d.start.DryRun, Changed: d.total() > 0}
+		for action, n := range d.count {
+			j.Counts[strings.ToLower(strings.TrimPrefix(action.String(), "DIRECTORY_ACTION_"))] = n
+		}
+		return document(d.app.out, j)
+	}
+	if d.total() == 0 {
+		fmt.Fprintln(d.app.err, "nothing changes")
+		return nil
+	}
+	what := []struct {
+		action     pb.DirectoryAction
+		noun, verb string
+	}{
+		{pb.DirectoryAction_DIRECTORY_ACTION_CREATE, "user or group", "created"},
+		{pb.DirectoryAction_DIRECTORY_ACTION_UPDATE, "user or group", "updated"},
+		{pb.DirectoryAction_DIRECTORY_ACTION_REMOVE, "user or group", "removed"},
+		{pb.DirectoryAction_DIRECTORY_ACTION_ADD_MEMBER, "membership", "added"},
+		{pb.DirectoryAction_DIRECTORY_ACTION_REMOVE_MEMBER, "membership", "removed"},
+		{pb.DirectoryAction_DIRECTORY_ACTION_ORPHAN, "relationship", "orphaned"},
+		{pb.DirectoryAction_DIRECTORY_ACTION_REMOVE_ORPHAN, "orphaned relationship", "removed"},
+	}
+	var parts []string
+	for _, w := range what {
+		if n := d.count[w.action]; n > 0 {
+			noun := plural(n, w.noun)
+			if w.noun == "user or group" {
+				noun = thousands(n)
+			}
+			parts = append(parts, noun+" "+w.verb)
+		}
+	}
+	text := strings.Join(parts, ", ")
+	if d.start.DryRun {
+		fmt.Fprintf(d.app.err, "plan: %s\n", text)
+		return nil
+	}
+	fmt.Fprintf(d.app.err, "%s; zookie %s\n", text, d.end.Zookie)
+	return nil
+}

@@ -208,7 +208,7 @@ func (m *provisioned) follow(r datastore.Request, o datastore.Outcome, next peop
 		if !ok {
 			continue // there was nothing to remove
 		}
-		if before, ok := m.last().identities[u.Object]; !ok || before.State != i.State || before.Attributes != i.Attributes || m.erased[u.Object] >= before.Revision {
+		if before, ok := m.last().identities[u.Object]; !ok || before.State != i.State || before.Attributes != i.Attributes || i.State != datastore.Removed && m.erased[u.Object] >= before.Revision {
 			i.Revision = at
 		} else {
 			i.Revision = before.Revision

@@ -204,7 +204,11 @@ func (s *Server) pembaStatus(ctx context.Context, method string, err error) erro
 	}
 	for _, p := range problems {
 		if errors.Is(err, p.is) {
-			problem := withFacts(p.code, p.reason, err.Error(), s.facts(err, p.is))
+			facts := s.facts(err, p.is)
+			if p.is == datastore.ErrUnknownOperation {
+				s.stepAside(facts["store"], err)
+			}
+			problem := withFacts(p.code, p.reason, err.Error(), facts)
 			if p.is == datastore.ErrOverloaded {
 				problem = withRetry(problem, overloadedFor)
 			}

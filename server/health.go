@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -29,6 +30,7 @@ func (s *Server) watchHealth() {
 		case <-s.ctx.Done():
 			return
 		}
+		s.stepBack()
 		err := s.answers()
 		if s.ctx.Err() != nil || serving == (err == nil) {
 			continue
@@ -52,4 +54,41 @@ func (s *Server) answers() error {
 		snapshot.Close()
 	}
 	return err
+}
+
+// healthOf is the name under which the health service speaks of a store, once the
+// server had to step aside for it.
+func healthOf(store string) string { return "store/" + store }
+
+// stepAside notes that a newer node wrote what this one does not understand: it
+// answers no questions about that store until it does, other nodes do.
+func (s *Server) stepAside(store string, err error) {
+	if store == "" {
+		return
+	}
+	if _, known := s.aside.LoadOrStore(store, true); known {
+		return
+	}
+	s.health.SetServingStatus(healthOf(store), healthv1.HealthCheckResponse_NOT_SERVING)
+	s.log.Error("a newer version of pemba wrote to a store; this node does not serve it until it is upgraded", "store", store, "error", err)
+}
+
+// stepBack serves stores again that it can: those that were restored, or made anew.
+func (s *Server) stepBack() {
+	s.aside.Range(func(name, _ any) bool {
+		ctx, cancel := context.WithTimeout(s.ctx, healthPatience)
+		defer cancel()
+		st, err := s.ds.StoreByName(ctx, name.(string))
+		if err == nil {
+			var snapshot datastore.Snapshot
+			if snapshot, err = s.ds.At(ctx, st.ID, datastore.Consistency{}); err == nil {
+				snapshot.Close()
+			}
+		}
+		if err == nil || errors.Is(err, datastore.ErrNoStore) {
+			s.aside.Delete(name)
+			s.health.SetServingStatus(healthOf(name.(string)), healthv1.HealthCheckResponse_SERVING)
+		}
+		return s.ctx.Err() == nil
+	})
 }

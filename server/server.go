@@ -68,6 +68,7 @@ type Server struct {
 	// are open.
 	inflight *semaphore.Weighted
 	streams  atomic.Int64
+	aside    sync.Map // names of stores that this version does not understand
 }
 
 // workers are goroutines that stay for the next call, with the stack that calls

@@ -173,7 +173,25 @@ func (s *store) run(c *catchUp) {
 	if anotherLine(c.err) {
 		c.err = s.reload(s.keeper.ctx, stale)
 	}
+	if errors.Is(c.err, datastore.ErrUnknownOperation) {
+		c.err = s.keeper.steppedAside(s.id, c.err)
+	}
 	c.err = s.keeper.closing(c.err)
+}
+
+// steppedAside names the store whose history this node does not understand.
+func (k *Keeper) steppedAside(id datastore.StoreID, err error) error {
+	name := "system"
+	if v, ok := k.stores.Load(datastore.System); ok && id != datastore.System {
+		if p := v.(*store).current.Load(); p != nil {
+			for _, st := range p.registry.stores {
+				if st.ID == id {
+					name = st.Name
+				}
+			}
+		}
+	}
+	return datastore.With(fmt.Errorf("store %q: %w", name, err), "store", name)
 }
 
 // anotherLine reports whether an error says that the history is not the one

@@ -19,8 +19,9 @@ import (
 	"github.com/pembadb/pemba/provisioning/scim"
 )
 
-// HTTP is the listener for what speaks HTTP: SCIM 2.0 at /scim/v2 for the store
-// default, and at /stores/{store}/scim/v2 for any.
+// HTTP is the listener for what speaks HTTP: pemba.v1 at /v1, its OpenAPI document
+// at /openapi.json, /healthz, and SCIM 2.0 at /scim/v2 for the store default, and
+// at /stores/{store}/scim/v2 for any.
 type HTTP struct {
 	server *http.Server
 	cancel context.CancelFunc // ends what is under way
@@ -44,7 +45,8 @@ const (
 // https://pemba.example, which answers refer to; empty: as their requests say.
 func (s *Server) HTTP(external string) *HTTP {
 	ctx, cancel := context.WithCancel(context.Background())
-	handler := scim.New(scim.Config{
+	h := &HTTP{cancel: cancel}
+	users := scim.New(scim.Config{
 		Open:          s.scimSession(strings.TrimSuffix(external, "/"), provisioning.NewCounts()),
 		MaxBody:       int64(s.limits.RequestBytes),
 		MaxInflight:   int64(s.limits.InflightBytes),
@@ -52,9 +54,8 @@ func (s *Server) HTTP(external string) *HTTP {
 		Documentation: "https://github.com/pembadb/pemba/blob/main/docs/scim.md",
 		Logger:        s.log,
 	})
-	h := &HTTP{cancel: cancel}
 	h.server = &http.Server{
-		Handler:           h.timed(handler, s.limits.CallTime),
+		Handler:           h.guarded(s, s.routes(timed(users, s.limits.CallTime))),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       s.limits.CallTime,
 		WriteTimeout:      2 * s.limits.CallTime,
@@ -70,14 +71,49 @@ func (s *Server) HTTP(external string) *HTTP {
 	return h
 }
 
-// timed ends requests that take longer than a call may.
-func (h *HTTP) timed(next http.Handler, limit time.Duration) http.Handler {
+// routes sends each request where it belongs; users has all that is nobody else's.
+func (s *Server) routes(users http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := r.URL.Path; {
+		case strings.HasPrefix(path, "/v1/"), strings.HasPrefix(path, "/pemba.v1."):
+			s.api.ServeHTTP(w, r)
+		case path == "/openapi.json" && r.Method == http.MethodGet:
+			s.openAPI(w, r)
+		case path == "/healthz" && r.Method == http.MethodGet:
+			s.healthz(w, r)
+		default:
+			users.ServeHTTP(w, r)
+		}
+	})
+}
+
+// guarded counts requests under way, names them, and keeps browsers from making
+// more of answers than they are.
+func (h *HTTP) guarded(s *Server, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !h.underWay.TryRLock() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
 		defer h.underWay.RUnlock()
+		x, w, r := s.newExchange(w, r)
+		defer x.end()
+		header := w.Header()
+		header.Set("X-Request-Id", x.id)
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		header.Set("Referrer-Policy", "no-referrer")
+		header.Set("Cache-Control", "no-store")
+		if r.TLS != nil {
+			header.Set("Strict-Transport-Security", "max-age=31536000")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// timed ends requests that take longer than a call may.
+func timed(next http.Handler, limit time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(dispatch.WithRequest(r.Context()), limit)
 		defer cancel()
 		next.ServeHTTP(w, r.WithContext(ctx))
@@ -114,9 +150,12 @@ func (s *Server) scimSession(external string, counts *provisioning.Counts) func(
 	return func(r *http.Request) (*scim.Session, error) {
 		store, prefix, rest, ok := scimPath(r.URL.EscapedPath())
 		if !ok {
-			return nil, &scim.Error{Status: http.StatusNotFound, Detail: "there is nothing here; SCIM is at /scim/v2 and /stores/STORE/scim/v2"}
+			return nil, &scim.Error{Status: http.StatusNotFound, Detail: "there is nothing here; SCIM is at /scim/v2 and /stores/STORE/scim/v2, and /openapi.json tells what is at /v1"}
 		}
 		c, err := s.authenticate(r.Context(), scimMethod, r.Header.Values("Authorization"))
+		if err == nil {
+			err = fromHere(c, r)
+		}
 		if err != nil {
 			return nil, scimError(err)
 		}

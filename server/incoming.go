@@ -64,20 +64,29 @@ func (in *incoming) read(codec encoding.CodecV2, data mem.BufferSlice) error {
 			"limit", "max-request-bytes", "maximum", strconv.Itoa(in.limits.RequestBytes))
 	}
 	if n > smallMessage {
-		in.weight = int64(min(n, in.limits.InflightBytes))
-		wait := newCall(in.ctx, nil, in.limits.CallTime)
-		defer wait.end()
-		if err := in.inflight.Acquire(wait, in.weight); err != nil {
-			in.weight = 0
-			return withReason(codes.ResourceExhausted, pembav1.ErrorReason_ERROR_REASON_LIMIT_EXCEEDED,
-				fmt.Sprintf("large requests under way fill the %d bytes for them (max-inflight-bytes); try again later", in.limits.InflightBytes),
-				"limit", "max-inflight-bytes", "maximum", strconv.Itoa(in.limits.InflightBytes))
+		var err error
+		if in.weight, err = in.admit(in.ctx, n); err != nil {
+			return err
 		}
 	}
 	if err := codec.Unmarshal(data, in.message); err != nil {
 		return problem(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_FIELD, "the request is no message of this method: %v", err)
 	}
 	return nil
+}
+
+// admit waits until a large message has its share of what they may take together,
+// and returns the share.
+func (s *Server) admit(ctx context.Context, n int) (int64, error) {
+	weight := int64(min(n, s.limits.InflightBytes))
+	wait := newCall(ctx, nil, s.limits.CallTime)
+	defer wait.end()
+	if err := s.inflight.Acquire(wait, weight); err != nil {
+		return 0, withReason(codes.ResourceExhausted, pembav1.ErrorReason_ERROR_REASON_LIMIT_EXCEEDED,
+			fmt.Sprintf("large requests under way fill the %d bytes for them (max-inflight-bytes); try again later", s.limits.InflightBytes),
+			"limit", "max-inflight-bytes", "maximum", strconv.Itoa(s.limits.InflightBytes))
+	}
+	return weight, nil
 }
 
 // done gives back what the message took.
@@ -105,6 +114,12 @@ func (s *Server) RegisterService(d *grpc.ServiceDesc, service any) {
 				return in.err
 			}, interceptor)
 		}
+	}
+	for _, m := range counted.Methods {
+		s.registered["/"+d.ServiceName+"/"+m.MethodName] = insideMethod{service: service, unary: m.Handler}
+	}
+	for i, m := range counted.Streams {
+		s.registered["/"+d.ServiceName+"/"+m.StreamName] = insideMethod{service: service, stream: &counted.Streams[i]}
 	}
 	s.grpc.RegisterService(&counted, service)
 }

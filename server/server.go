@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -44,6 +45,9 @@ type Config struct {
 	Limits Limits
 	// TLS encrypts what the server and its HTTP listener serve; nil is plain text.
 	TLS *TLS
+	// Origins are the web origins whose pages may call over HTTP, such as
+	// https://app.example; none by default.
+	Origins []string
 	// Metrics, if set, takes what the server counts.
 	Metrics prometheus.Registerer
 	// Logger takes what goes wrong; nil is slog.Default.
@@ -57,6 +61,7 @@ type Server struct {
 	ds      datastore.Datastore
 	log     *slog.Logger
 	grpc    *grpc.Server
+	api     http.Handler // pemba.v1 over HTTP
 	health  *health.Server
 	metrics *metrics
 	ctx     context.Context // ends when the server stops, and with it streams that never end
@@ -64,6 +69,8 @@ type Server struct {
 	token   [32]byte // hash of the static token
 	// expiring remembers on what relationships that expire can bear: see mayExpire.
 	expiring *lru.Cache[expiryKey, bool]
+	// registered are the methods of the services, for calls within the process.
+	registered map[string]insideMethod
 	// inflight are the bytes of large requests under way; streams how many streams
 	// are open.
 	inflight *semaphore.Weighted
@@ -83,7 +90,8 @@ func New(c Config) (*Server, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	s := &Server{config: c, limits: c.Limits.withDefaults(), ds: c.Datastore, log: c.Logger, health: health.NewServer()}
+	s := &Server{config: c, limits: c.Limits.withDefaults(), ds: c.Datastore, log: slog.New(namingHandler{c.Logger.Handler()}),
+		health: health.NewServer(), registered: map[string]insideMethod{}}
 	if c.Token != "" {
 		s.token = sha256.Sum256([]byte(c.Token))
 	}
@@ -130,6 +138,9 @@ func New(c Config) (*Server, error) {
 	authzedv1.RegisterExperimentalServiceServer(s, &authzedExperiments{permissions: authzed, schemas: &authzedSchemas{Server: s}})
 	healthv1.RegisterHealthServer(s, s.health)
 	reflection.Register(s.grpc)
+	if s.api, err = s.gateway(); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 

@@ -32,6 +32,7 @@ type serving struct {
 	metricsAddr      string
 	httpAddr         string
 	httpURL          string
+	origins          []string
 	cluster          cluster
 	encryption       encryption
 	tls              *server.TLS // nil: plain text
@@ -80,10 +81,12 @@ without a token, and then whoever reaches it may do everything.`,
 	s.encryption.add(f)
 	f.StringVar(&s.metricsAddr, "metrics-addr", "", "where Prometheus metrics are served, over HTTP at /metrics; empty: nowhere")
 	withEnv(f, "metrics-addr", "PEMBA_METRICS_ADDR")
-	f.StringVar(&s.httpAddr, "http-addr", "", "where SCIM 2.0 is served, over HTTP at /scim/v2 and /stores/STORE/scim/v2; empty: nowhere")
+	f.StringVar(&s.httpAddr, "http-addr", "", "where HTTP is served: the API as JSON at /v1, SCIM 2.0 at /scim/v2 and /stores/STORE/scim/v2; empty: nowhere")
 	withEnv(f, "http-addr", "PEMBA_HTTP_ADDR")
 	f.StringVar(&s.httpURL, "http-url", "", "the URL at which clients reach --http-addr, such as https://pemba.example, for the links in answers; empty: http and the host that they name")
 	withEnv(f, "http-url", "PEMBA_HTTP_URL")
+	f.StringSliceVar(&s.origins, "http-cors-origin", nil, "a web origin whose pages may call over HTTP, such as https://app.example; may be repeated")
+	withEnv(f, "http-cors-origin", "PEMBA_HTTP_CORS_ORIGIN")
 	f.StringVar(&s.addr, "grpc-addr", "127.0.0.1:50051", "where gRPC listens")
 	withEnv(f, "grpc-addr", "PEMBA_GRPC_ADDR")
 	f.StringVar(&s.token, "token", "", "an admin token for every store, any text; pemba token create makes others")
@@ -205,7 +208,7 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 		n.leave()
 		return nil, fmt.Errorf("open datastore %s: %w", &s.place, errors.Join(err, log.Close()))
 	}
-	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, Limits: s.limits, TLS: s.tls, Logger: s.log, Metrics: n.observed.registerer()}); err != nil {
+	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, Limits: s.limits, TLS: s.tls, Origins: s.origins, Logger: s.log, Metrics: n.observed.registerer()}); err != nil {
 		n.leave()
 		return nil, errors.Join(err, n.keeper.Close())
 	}

@@ -16,9 +16,17 @@ type web struct {
 	server *server.HTTP
 }
 
-// checkHTTP refuses addresses that are none.
+// checkHTTP refuses addresses and origins that are none.
 func (s *serving) checkHTTP() error {
+	for _, origin := range s.origins {
+		if u, err := url.Parse(origin); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != origin {
+			return usagef("--http-cors-origin %q is no web origin; write one such as https://app.example, without a path", origin)
+		}
+	}
 	if s.httpAddr == "" {
+		if len(s.origins) > 0 {
+			return usagef("--http-cors-origin says whose pages may call --http-addr, and that is not given")
+		}
 		if s.httpURL != "" {
 			return usagef("--http-url %q says where --http-addr is reached, and that is not given", s.httpURL)
 		}
@@ -36,7 +44,7 @@ func (s *serving) checkHTTP() error {
 	return nil
 }
 
-// listenHTTP listens where clients send SCIM; nil where nobody is to.
+// listenHTTP listens where clients speak HTTP; nil where nobody is to.
 func listenHTTP(s *serving, on *server.Server) (*web, error) {
 	if s.httpAddr == "" {
 		return nil, nil

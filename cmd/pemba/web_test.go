@@ -46,6 +46,8 @@ func TestServeRefusesHTTPThatCannotBe(t *testing.T) {
 		{"--http-addr", "8080"}, {"--http-addr", "0.0.0.0:0"}, {"--http-url", "https://pemba.example"},
 		{"--http-addr", "127.0.0.1:0", "--http-url", "pemba.example"}, {"--http-addr", "127.0.0.1:0", "--http-url", "ftp://pemba.example"},
 		{"--http-addr", "127.0.0.1:0", "--http-url", "https://pemba.example?x"},
+		{"--http-addr", "127.0.0.1:0", "--http-cors-origin", "https://app.example/"}, {"--http-addr", "127.0.0.1:0", "--http-cors-origin", "*"},
+		{"--http-cors-origin", "https://app.example"},
 	} {
 		var out, told bytes.Buffer
 		code := run(t.Context(), append([]string{"serve", "--grpc-addr", "127.0.0.1:0"}, args...), streams{in: strings.NewReader(""), out: &out, err: &told, getenv: func(string) string { return "" }})

@@ -237,6 +237,9 @@ type Log interface {
 	// revision at, until f returns false. ErrCompacted below the floor, ErrAhead
 	// beyond the head. Keys are of the head, whatever the revision.
 	Identities(ctx context.Context, store StoreID, at Revision, q IdentityQuery, f func(Identity) bool) error
+	// Holders calls f for each identity of a type that one of some keys finds by its
+	// newest version, with the name and value of that key, in no order.
+	Holders(ctx context.Context, store StoreID, typ string, keys []IdentityKey, f func(k IdentityKey, id string)) error
 	// Anchor returns the anchor of trimmed history; zero if nothing was trimmed.
 	Anchor(ctx context.Context, store StoreID) (Anchor, error)
 	// SetFloor raises the floor, in a transaction of its own; lower is ignored.

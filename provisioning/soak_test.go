@@ -15,8 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/file"
 	"github.com/pembadb/pemba/datastore/keeper"
+	"github.com/pembadb/pemba/datastore/sql/cockroach"
+	"github.com/pembadb/pemba/datastore/sql/postgres"
+	"github.com/pembadb/pemba/datastore/sql/sqltest"
 	"github.com/pembadb/pemba/provisioning"
 	"github.com/pembadb/pemba/provisioning/scim"
 )
@@ -24,6 +28,7 @@ import (
 var (
 	soakUsers   = flag.Int("users", 2000, "users that TestManyPeople provisions")
 	soakGroups  = flag.Int("groups", 40, "groups that TestManyPeople provisions")
+	soakLog     = flag.String("log", "file", "what TestManyPeople provisions: file, postgres or cockroach")
 	soakMembers = flag.Int("members", 2500, "members of the largest group of TestManyPeople")
 )
 
@@ -88,17 +93,29 @@ func heap() uint64 {
 	return m.HeapAlloc >> 20
 }
 
+// peopleLog is the log that TestManyPeople provisions.
+func peopleLog(t *testing.T) datastore.Log {
+	t.Helper()
+	switch *soakLog {
+	case "postgres":
+		return openSQL(t, postgres.Dialect, sqltest.Postgres(t), postgres.Open)
+	case "cockroach":
+		return openSQL(t, cockroach.Dialect, sqltest.Cockroach(t), cockroach.Open)
+	}
+	log, err := file.Open(filepath.Join(t.TempDir(), "pemba.db"), file.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return log
+}
+
 // TestManyPeople provisions users and groups through SCIM in bulk requests, then
 // changes and pages them, and tells the rates and the memory in use. As many as
 // a large organization has:
 //
 //	go test ./provisioning -run TestManyPeople -users 1000000 -groups 10000 -members 100000 -timeout 2h -v
 func TestManyPeople(t *testing.T) {
-	log, err := file.Open(filepath.Join(t.TempDir(), "pemba.db"), file.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := open(t, log, keeper.Options{})
+	d := open(t, peopleLog(t), keeper.Options{})
 	s := scim.New(scim.Config{MaxBatch: provisioning.MaxCreated, Logger: slog.New(slog.DiscardHandler), Open: func(r *http.Request) (*scim.Session, error) {
 		return &scim.Session{Directory: d, Base: "http://" + r.Host, Path: r.URL.EscapedPath(), Scope: "default"}, nil
 	}})
@@ -121,7 +138,7 @@ func TestManyPeople(t *testing.T) {
 				"emails": []any{map[string]any{"value": fmt.Sprintf("user%07d@example.com", n), "type": "work", "primary": true}}})
 		}
 		users = append(users, c.bulk("/Users", page)...)
-		if len(users)%100_000 == 0 {
+		if len(users)%max(*soakUsers/10, 1000) == 0 {
 			rate("users so far", len(users), began)
 		}
 	}

@@ -269,11 +269,11 @@ func identitiesAreKept(t *testing.T, log datastore.Log) {
 	rapid.Check(t, func(t *rapid.T) {
 		store, m := line(t, log)
 		var versions []datastore.Identity // all, in order
-		keys := map[tuple.Object][]datastore.IdentityKey{}
+		keys, states := map[tuple.Object][]datastore.IdentityKey{}, map[tuple.Object]datastore.IdentityState{}
 		for range rapid.IntRange(1, 4).Draw(t, "updates") {
 			head, err := log.Update(bg, store, m.head, func(datastore.Tail) (entries []datastore.Entry, _ error) {
 				for range rapid.IntRange(1, 3).Draw(t, "changes") {
-					e := genVersions(t, m)
+					e := genVersions(t, m, states)
 					m.append(e)
 					for _, i := range e.Identities {
 						keys[i.Object] = i.Keys
@@ -308,15 +308,47 @@ func identitiesAreKept(t *testing.T, log datastore.Log) {
 				}
 			}
 		}
+		holdersAreFound(t, log, store, keys)
 		if err := log.Identities(bg, store, m.head.Revision+1, datastore.IdentityQuery{Type: "user"}, func(datastore.Identity) bool { return true }); !errors.Is(err, datastore.ErrAhead) {
 			t.Fatalf("beyond the head: %v", err)
 		}
 	})
 }
 
+// holdersAreFound compares who has some keys with the model's.
+func holdersAreFound(t *rapid.T, log datastore.Log, store datastore.StoreID, keys map[tuple.Object][]datastore.IdentityKey) {
+	var asked []datastore.IdentityKey
+	for _, name := range []string{"x", "y", "é\n'", "nobody"} {
+		if rapid.Bool().Draw(t, "ask for "+name) {
+			_, k := attributesOf(name)
+			asked = append(asked, k...)
+		}
+	}
+	for _, typ := range []string{"user", "group", "other"} {
+		var want, got []string
+		for o, has := range keys {
+			for _, k := range has {
+				if o.Type == typ && slices.Contains(asked, k) {
+					want = append(want, fmt.Sprint(k.Name, k.Value, o.ID))
+				}
+			}
+		}
+		if err := log.Holders(bg, store, typ, asked, func(k datastore.IdentityKey, id string) {
+			got = append(got, fmt.Sprint(k.Name, k.Value, id))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Fatalf("%v of type %s are of %q, want %q", asked, typ, got, want)
+		}
+	}
+}
+
 // genVersions draws a change that writes versions of some identities, or erases
-// one.
-func genVersions(t *rapid.T, m *model) datastore.Entry {
+// one; states are those before, and then after it.
+func genVersions(t *rapid.T, m *model, states map[tuple.Object]datastore.IdentityState) datastore.Entry {
 	var operations []datastore.Operation
 	var identities []datastore.Identity
 	for _, o := range rapid.SliceOfNDistinct(rapid.SampledFrom(slices.Concat(allUsers, allGroups)), 0, 3, rapid.ID[tuple.Object]).Draw(t, "objects") {
@@ -328,7 +360,8 @@ func genVersions(t *rapid.T, m *model) datastore.Entry {
 		}
 		identities = append(identities, i)
 		operations = append(operations, datastore.Operation{Kind: datastore.PutIdentity, Identity: &datastore.IdentityPut{
-			Object: o, Kind: i.Kind, State: i.State, Digest: datastore.IdentityDigest(i.Salt, i.Attributes)}})
+			Object: o, Kind: i.Kind, State: i.State, Before: states[o], Digest: datastore.IdentityDigest(i.Salt, i.Attributes)}})
+		states[o] = i.State
 	}
 	if rapid.IntRange(0, 3).Draw(t, "erase") == 0 {
 		o := rapid.SampledFrom(allUsers).Draw(t, "erased")

@@ -264,6 +264,24 @@ func (s *identityScan) objects(n identities) (objects []tuple.Object, err error)
 	return objects, nil
 }
 
+// Holders implements [datastore.Log].
+func (l *Log) Holders(ctx context.Context, store datastore.StoreID, typ string, keys []datastore.IdentityKey, f func(datastore.IdentityKey, string)) error {
+	return l.in(ctx, store, func(n line) error {
+		in := n.identities()
+		if in.found == nil {
+			return nil
+		}
+		c := in.found.Cursor()
+		for _, k := range keys {
+			prefix := appendFound(nil, typ, k)
+			for at, _ := c.Seek(prefix); bytes.HasPrefix(at, prefix); at, _ = c.Next() {
+				f(datastore.IdentityKey{Name: k.Name, Value: k.Value}, string(at[len(prefix):]))
+			}
+		}
+		return nil
+	})
+}
+
 // Identities implements [datastore.Log]. It reads a page a transaction, and calls
 // f outside of them.
 func (l *Log) Identities(ctx context.Context, store datastore.StoreID, at datastore.Revision, q datastore.IdentityQuery, f func(datastore.Identity) bool) error {

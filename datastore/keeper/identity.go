@@ -119,39 +119,73 @@ func (j *judgement) putIdentities(list []datastore.IdentityUpdate) error {
 	}); err != nil {
 		return err
 	}
+	holders, err := j.holders(list)
+	if err != nil {
+		return err
+	}
 	for i := range list {
-		if err := j.putIdentity(&list[i], there[list[i].Object], coming); err != nil {
+		u := &list[i]
+		writes, err := j.putIdentity(u, there[u.Object])
+		if err == nil && writes {
+			err = unique(u, holders, coming)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// putIdentity judges a new version of a user or group, of which now is the newest.
-// coming are all that the request writes.
-func (j *judgement) putIdentity(u *datastore.IdentityUpdate, now datastore.Identity, coming map[tuple.Object]*datastore.IdentityUpdate) error {
+// keyed is a key of identities of a type.
+type keyed struct{ typ, name, value string }
+
+// holders finds who has the keys that may be one's alone: before the request, and
+// by it.
+func (j *judgement) holders(list []datastore.IdentityUpdate) (map[keyed][]tuple.Object, error) {
+	found := map[keyed][]tuple.Object{}
+	asked := map[string][]datastore.IdentityKey{}
+	for i := range list {
+		for _, k := range list[i].Keys {
+			if o := list[i].Object; k.Unique {
+				at := keyed{o.Type, k.Name, k.Value}
+				found[at] = append(found[at], o)
+				asked[o.Type] = append(asked[o.Type], k)
+			}
+		}
+	}
+	for typ, keys := range asked {
+		if err := j.keeper.log.Holders(j.keeper.ctx, j.state.store, typ, keys, func(k datastore.IdentityKey, id string) {
+			at := keyed{typ, k.Name, k.Value}
+			found[at] = append(found[at], tuple.Object{Type: typ, ID: id})
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// putIdentity judges a new version of a user or group, of which now is the newest,
+// but for its keys. false if it writes nothing.
+func (j *judgement) putIdentity(u *datastore.IdentityUpdate, now datastore.Identity) (bool, error) {
 	if j.state.schema.Definition(u.Object.Type) == nil {
-		return datastore.NoDefinition(u.Kind, u.Object)
+		return false, datastore.NoDefinition(u.Kind, u.Object)
 	}
 	if want := typeOfKind(j.state.schema.Directory, u.Kind); u.Object.Type != want && u.State != datastore.Removed {
-		return datastore.With(fmt.Errorf("%w: %s is of another type than %s, which the schema now has for it; read the schema again", datastore.ErrPrecondition, u.Object, want), "object", u.Object.String(), "type", want)
+		return false, datastore.With(fmt.Errorf("%w: %s is of another type than %s, which the schema now has for it; read the schema again", datastore.ErrPrecondition, u.Object, want), "object", u.Object.String(), "type", want)
 	}
 	exists := now.State != 0 && now.State != datastore.Removed
 	switch {
 	case u.Expected != nil && *u.Expected == 0 && exists:
-		return datastore.With(fmt.Errorf("%s: %w", u.Object, datastore.ErrAlreadyExists), "object", u.Object.String())
+		return false, datastore.With(fmt.Errorf("%s: %w", u.Object, datastore.ErrAlreadyExists), "object", u.Object.String())
 	case u.Expected != nil && *u.Expected != 0 && now.Revision != *u.Expected:
-		return datastore.With(fmt.Errorf("%w: %s is of revision %d, not %d; read it again", datastore.ErrPrecondition, u.Object, now.Revision, *u.Expected),
+		return false, datastore.With(fmt.Errorf("%w: %s is of revision %d, not %d; read it again", datastore.ErrPrecondition, u.Object, now.Revision, *u.Expected),
 			"object", u.Object.String(), "revision", strconv.FormatUint(uint64(now.Revision), 10))
 	case exists && now.Kind != u.Kind:
-		return fmt.Errorf("%w: %s is a user or a group already, and cannot be the other", datastore.ErrInvalid, u.Object)
+		return false, fmt.Errorf("%w: %s is a user or a group already, and cannot be the other", datastore.ErrInvalid, u.Object)
 	case now.State == u.State && now.Attributes == u.Attributes && (u.State == datastore.Removed || len(now.Salt) > 0):
-		return nil
+		return false, nil
 	case u.State == datastore.Removed && !exists:
-		return nil
-	}
-	if err := j.unique(u, coming); err != nil {
-		return err
+		return false, nil
 	}
 	next := datastore.Identity{Object: u.Object, Kind: u.Kind, State: u.State, Revision: j.state.head.Revision + 1, Attributes: u.Attributes, Keys: u.Keys}
 	if u.State != datastore.Removed {
@@ -161,7 +195,7 @@ func (j *judgement) putIdentity(u *datastore.IdentityUpdate, now datastore.Ident
 	j.operations = append(j.operations, datastore.Operation{Kind: datastore.PutIdentity, Identity: &datastore.IdentityPut{
 		Object: u.Object, Kind: u.Kind, State: u.State, Before: now.State, Digest: datastore.IdentityDigest(next.Salt, next.Attributes)}})
 	j.size += len(u.Attributes)
-	return nil
+	return true, nil
 }
 
 func typeOfKind(d schema.Directory, k datastore.IdentityKind) string {
@@ -204,32 +238,15 @@ func (j *judgement) noneOf(typ string, changes bool) error {
 
 // unique refuses a key that another identity has once the request is written. So
 // two can exchange what they have.
-func (j *judgement) unique(u *datastore.IdentityUpdate, coming map[tuple.Object]*datastore.IdentityUpdate) error {
-	taken := func(k datastore.IdentityKey, by tuple.Object) error {
-		return datastore.With(fmt.Errorf("%s of %s is that of %s: %w", k.Name, u.Object, by, datastore.ErrAlreadyExists), "object", by.String(), "attribute", k.Name)
-	}
+func unique(u *datastore.IdentityUpdate, holders map[keyed][]tuple.Object, coming map[tuple.Object]*datastore.IdentityUpdate) error {
 	for _, k := range u.Keys {
 		if !k.Unique {
 			continue
 		}
-		for _, other := range j.versions {
-			for _, o := range other.Keys {
-				if o == k && other.Object.Type == u.Object.Type {
-					return taken(k, other.Object)
-				}
+		for _, by := range holders[keyed{u.Object.Type, k.Name, k.Value}] {
+			if next := coming[by]; by != u.Object && (next == nil || slices.Contains(next.Keys, k)) {
+				return datastore.With(fmt.Errorf("%s of %s is that of %s: %w", k.Name, u.Object, by, datastore.ErrAlreadyExists), "object", by.String(), "attribute", k.Name)
 			}
-		}
-		var holder *tuple.Object
-		if err := j.identities(datastore.IdentityQuery{Type: u.Object.Type, Key: &k}, func(i datastore.Identity) bool {
-			if next := coming[i.Object]; next == nil || i.Object != u.Object && slices.Contains(next.Keys, k) {
-				holder = &i.Object
-			}
-			return holder == nil
-		}); err != nil {
-			return err
-		}
-		if holder != nil {
-			return taken(k, *holder)
 		}
 	}
 	return nil

@@ -115,6 +115,22 @@ func (s *identities) find(at datastore.Revision, q datastore.IdentityQuery) (fou
 	return found
 }
 
+// Holders implements [datastore.Log].
+func (l *Log) Holders(ctx context.Context, store datastore.StoreID, typ string, keys []datastore.IdentityKey, f func(datastore.IdentityKey, string)) error {
+	n, err := l.line(store)
+	if err != nil {
+		return err
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	for _, k := range keys {
+		for id := range n.identities.keys[indexed{typ, k.Name, k.Value}] {
+			f(datastore.IdentityKey{Name: k.Name, Value: k.Value}, id)
+		}
+	}
+	return ctx.Err()
+}
+
 // Identities implements [datastore.Log].
 func (l *Log) Identities(ctx context.Context, store datastore.StoreID, at datastore.Revision, q datastore.IdentityQuery, f func(datastore.Identity) bool) error {
 	n, err := l.line(store)

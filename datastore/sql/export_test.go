@@ -66,3 +66,16 @@ func Statements(d *Dialect) map[string]Statement {
 	}
 	return all
 }
+
+// IdentityStatements are those about many users or groups, with what their plan
+// must say, in dialects that look each up on its own.
+func IdentityStatements() map[string]struct{ Text, Values, Cond string } {
+	q := &datastore.IdentityQuery{Objects: []tuple.Object{{Type: "user", ID: "u1"}, {Type: "user", ID: "u2"}}}
+	newest, _ := identityQuery(&Dialect{EachIdentity: true}, 1, 1, q, tuple.Object{})
+	return map[string]struct{ Text, Values, Cond string }{
+		"newest versions":  {newest, `1, '{user,user}', '{u1,u2}', 1, '', ''`, "(id = "},
+		"who has keys":     {selectEachHolder, `1, 'user', '{userName,userName}', '{x1,x2}'`, "(value = "},
+		"whom a key finds": {selectKeyed, `1, 'user', 'userName', 'x1', 10`, "(value = "},
+		"keys of one":      {deleteIdentityKeysOf, `1, 'user', 'u1'`, "(id = "},
+	}
+}

@@ -27,6 +27,8 @@ const insertIdentities = `INSERT INTO pemba_identity (store, type, id, revision,
 
 const deleteIdentityKeys = `DELETE FROM pemba_identity_key WHERE store = $1 AND (type, id) IN (SELECT * FROM unnest($2::text[], $3::text[]))`
 
+const deleteIdentityKeysOf = `DELETE FROM pemba_identity_key WHERE store = $1 AND type = $2 AND id = $3`
+
 const insertIdentityKeys = `INSERT INTO pemba_identity_key (store, type, id, name, value)
 	SELECT $1::bigint, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[])`
 
@@ -42,7 +44,7 @@ func (c columns) add(values ...string) {
 }
 
 // queueIdentities puts the statements that write users and groups into a batch.
-func (w *writes) queueIdentities(batch *pgx.Batch, store int64) {
+func (w *writes) queueIdentities(batch *pgx.Batch, d *Dialect, store int64) {
 	newest := map[tuple.Object]*datastore.Identity{}
 	objects := columns{nil, nil}
 	var revisions, kinds, states []int64
@@ -68,19 +70,31 @@ func (w *writes) queueIdentities(batch *pgx.Batch, store int64) {
 	}
 	found, keys := columns{nil, nil}, columns{nil, nil, nil, nil}
 	for o, i := range newest {
-		found.add(o.Type, o.ID)
+		switch {
+		case w.fresh[o]:
+		case d.EachIdentity:
+			batch.Queue(deleteIdentityKeysOf, store, o.Type, o.ID)
+		default:
+			found.add(o.Type, o.ID)
+		}
 		for _, k := range i.Keys {
 			keys.add(o.Type, o.ID, k.Name, k.Value)
 		}
 	}
-	batch.Queue(deleteIdentityKeys, store, found[0], found[1])
+	if len(found[0]) > 0 {
+		batch.Queue(deleteIdentityKeys, store, found[0], found[1])
+	}
 	if len(keys[0]) > 0 {
 		batch.Queue(insertIdentityKeys, store, keys[0], keys[1], keys[2], keys[3])
 	}
 }
 
 // identityQuery is the statement for a page of q behind an object.
-func identityQuery(store datastore.StoreID, at datastore.Revision, q *datastore.IdentityQuery, after tuple.Object) (text string, args []any) {
+func identityQuery(d *Dialect, store datastore.StoreID, at datastore.Revision, q *datastore.IdentityQuery, after tuple.Object) (text string, args []any) {
+	if len(q.Objects) > 1 && d.EachIdentity && !q.Versions && !q.Withheld && q.Type == "" && q.After == "" {
+		types, ids := objectColumns(q.Objects)
+		return selectEach + fmt.Sprintf(" LIMIT %d", pageOf(q)), []any{int64(store), types, ids, int64(at), after.Type, after.ID}
+	}
 	args = []any{int64(store)}
 	arg := func(v any) string {
 		args = append(args, v)
@@ -91,10 +105,7 @@ func identityQuery(store datastore.StoreID, at datastore.Revision, q *datastore.
 	case len(q.Objects) == 1: // by far the most frequent: the primary key, whatever PostgreSQL knows of the table
 		where = append(where, "type = "+arg(q.Objects[0].Type), "id = "+arg(q.Objects[0].ID))
 	case len(q.Objects) > 0:
-		types, ids := make([]string, len(q.Objects)), make([]string, len(q.Objects))
-		for i, o := range q.Objects {
-			types[i], ids[i] = o.Type, o.ID
-		}
+		types, ids := objectColumns(q.Objects)
 		where = append(where, "(type, id) IN (SELECT * FROM unnest("+arg(types)+"::text[], "+arg(ids)+"::text[]))")
 	case q.Withheld:
 		where = append(where, "(type, id) IN (SELECT type, id FROM pemba_identity WHERE store = $1 AND state > 1)")
@@ -104,7 +115,7 @@ func identityQuery(store datastore.StoreID, at datastore.Revision, q *datastore.
 	} else if len(q.Objects) != 1 || after != (tuple.Object{}) {
 		where = append(where, "(type, id) > ("+arg(after.Type)+", "+arg(after.ID)+")")
 	}
-	const columns = "type, id, revision, kind, state, salt, attributes"
+	const columns = identityColumns
 	if q.Versions {
 		where = append(where, "(type, id) IN (SELECT DISTINCT type, id FROM pemba_identity WHERE "+strings.Join(where, " AND ")+
 			fmt.Sprintf(" ORDER BY type, id LIMIT %d)", identityPage))
@@ -116,11 +127,75 @@ func identityQuery(store datastore.StoreID, at datastore.Revision, q *datastore.
 	if q.Withheld {
 		text += " WHERE state > 1"
 	}
-	limit := identityPage
+	return text + fmt.Sprintf(" ORDER BY type, id LIMIT %d", pageOf(q)), args
+}
+
+const identityColumns = "type, id, revision, kind, state, salt, attributes"
+
+// selectEach gives the newest versions of many identities, each by the primary key.
+const selectEach = `SELECT i.* FROM (SELECT DISTINCT * FROM unnest($2::text[], $3::text[])) AS w (type, id)
+	CROSS JOIN LATERAL (SELECT ` + identityColumns + ` FROM pemba_identity AS p
+		WHERE p.store = $1 AND p.type = w.type AND p.id = w.id AND p.revision <= $4 ORDER BY p.revision DESC LIMIT 1) AS i
+	WHERE (i.type, i.id) > ($5, $6) ORDER BY i.type, i.id`
+
+// pageOf is how many identities a statement gives.
+func pageOf(q *datastore.IdentityQuery) int {
 	if q.Limit > 0 {
-		limit = min(limit, q.Limit)
+		return min(identityPage, q.Limit)
 	}
-	return text + fmt.Sprintf(" ORDER BY type, id LIMIT %d", limit), args
+	return identityPage
+}
+
+// objectColumns are the types and the ids of objects.
+func objectColumns(objects []tuple.Object) (types, ids []string) {
+	for _, o := range objects {
+		types, ids = append(types, o.Type), append(ids, o.ID)
+	}
+	return types, ids
+}
+
+// selectHolders and selectEachHolder give the identities that have keys; the
+// second looks each key up by the primary key. What is no part of a lateral query
+// that ends in OFFSET is not mixed into its plan.
+const (
+	selectHolders = `SELECT name, value, id FROM pemba_identity_key
+		WHERE store = $1 AND type = $2 AND (name, value) IN (SELECT * FROM unnest($3::text[], $4::text[]))`
+	selectEachHolder = `SELECT k.* FROM unnest($3::text[], $4::text[]) AS w (name, value)
+		CROSS JOIN LATERAL (SELECT name, value, id FROM pemba_identity_key AS p
+			WHERE p.store = $1 AND p.type = $2 AND p.name = w.name AND p.value = w.value OFFSET 0) AS k`
+)
+
+// Holders implements [datastore.Log].
+func (l *Log) Holders(ctx context.Context, store datastore.StoreID, typ string, keys []datastore.IdentityKey, f func(datastore.IdentityKey, string)) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	text := selectHolders
+	if l.dialect.EachIdentity {
+		text = selectEachHolder
+	}
+	asked := columns{nil, nil}
+	for _, k := range keys {
+		asked.add(k.Name, k.Value)
+	}
+	type held struct{ name, value, id string }
+	var found []held
+	if err := l.readStore(ctx, store, func(c *pgxpool.Conn) error {
+		rows, err := c.Query(ctx, text, int64(store), typ, asked[0], asked[1])
+		if err != nil {
+			return err
+		}
+		found, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (h held, err error) {
+			return h, r.Scan(&h.name, &h.value, &h.id)
+		})
+		return err
+	}); err != nil {
+		return err
+	}
+	for _, h := range found {
+		f(datastore.IdentityKey{Name: h.name, Value: h.value}, h.id)
+	}
+	return nil
 }
 
 // Identities implements [datastore.Log], a page in a statement.
@@ -138,10 +213,10 @@ func (l *Log) Identities(ctx context.Context, store datastore.StoreID, at datast
 				return ours(err)
 			}
 			if q.Key != nil {
-				found, page, err = readKeyed(ctx, c, store, at, q, &after)
+				found, page, err = readKeyed(ctx, c, l.dialect, store, at, q, &after)
 				return err
 			}
-			found, err = readIdentities(ctx, c, store, at, &q, after)
+			found, err = readIdentities(ctx, c, l.dialect, store, at, &q, after)
 			if page = len(found); page > 0 {
 				after = found[page-1].Object
 			}
@@ -169,7 +244,7 @@ const (
 // last of it; page is how many the key found. The ids are read first, on their own:
 // with both in one statement PostgreSQL, while it knows nothing of how many there
 // are, reads every identity of the type.
-func readKeyed(ctx context.Context, c querier, store datastore.StoreID, at datastore.Revision, q datastore.IdentityQuery, after *tuple.Object) (found []datastore.Identity, page int, err error) {
+func readKeyed(ctx context.Context, c querier, d *Dialect, store datastore.StoreID, at datastore.Revision, q datastore.IdentityQuery, after *tuple.Object) (found []datastore.Identity, page int, err error) {
 	text, args := selectKeyed, []any{int64(store), q.Type, q.Key.Name, q.Key.Value, identityPage}
 	if id := max(q.After, after.ID); id != "" {
 		text, args = selectKeyedAfter, append(args, id)
@@ -187,12 +262,12 @@ func readKeyed(ctx context.Context, c querier, store datastore.StoreID, at datas
 	}
 	*after = q.Objects[len(ids)-1]
 	q.Limit, q.Type, q.After = 0, "", ""
-	found, err = readIdentities(ctx, c, store, at, &q, tuple.Object{})
+	found, err = readIdentities(ctx, c, d, store, at, &q, tuple.Object{})
 	return found, len(ids), err
 }
 
-func readIdentities(ctx context.Context, c querier, store datastore.StoreID, at datastore.Revision, q *datastore.IdentityQuery, after tuple.Object) ([]datastore.Identity, error) {
-	text, args := identityQuery(store, at, q, after)
+func readIdentities(ctx context.Context, c querier, d *Dialect, store datastore.StoreID, at datastore.Revision, q *datastore.IdentityQuery, after tuple.Object) ([]datastore.Identity, error) {
+	text, args := identityQuery(d, store, at, q, after)
 	rows, err := c.Query(ctx, text, args...)
 	if err != nil {
 		return nil, err

@@ -63,13 +63,44 @@ func TestEveryStatementTakesItsIndexInPostgres(t *testing.T) {
 			exec("DEALLOCATE planned")
 		}
 	}
+	identities := func(when string) {
+		for name, s := range sql.IdentityStatements() {
+			exec("PREPARE planned AS " + s.Text)
+			for range 7 { // from the sixth on the plan is one for all values, if PostgreSQL thinks so
+				rows, err := c.Query(bg, "EXPLAIN EXECUTE planned ("+s.Values+")", pgx.QueryExecModeSimpleProtocol)
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+				if err != nil {
+					t.Fatal(err)
+				}
+				plan := strings.Join(lines, "\n")
+				conds := ""
+				for _, line := range lines {
+					if strings.Contains(line, "Index Cond") {
+						conds += line
+					}
+				}
+				if strings.Contains(plan, "Seq Scan") || !strings.Contains(conds, s.Cond) {
+					t.Fatalf("%s, %s:\n%s\n%s", when, name, s.Text, plan)
+				}
+			}
+			exec("DEALLOCATE planned")
+		}
+	}
 	check("empty")
+	identities("empty")
+	exec(`INSERT INTO pemba_identity SELECT 1, 'user', 'u' || n, n, 1, 1, 'salt', 'attributes' FROM generate_series(1, 20000) AS n`)
+	exec(`INSERT INTO pemba_identity_key SELECT 1, 'user', 'userName', 'x' || n, 'u' || n FROM generate_series(1, 20000) AS n`)
 	exec(`INSERT INTO pemba_relationship SELECT 1 + n % 3, 'document', 'd' || n, 'viewer', 'user', 'u' || n % 100, '', n, 9223372036854775807, '', '', NULL FROM generate_series(1, 20000) AS n`)
 	exec(`INSERT INTO pemba_change SELECT 1 + n % 3, n, 0, 1, convert_to('r' || n, 'UTF8'), '', '', '' FROM generate_series(1, 20000) AS n`)
 	exec(`INSERT INTO pemba_head SELECT n, '', 0, 0, '', 0, 0, '', false FROM generate_series(1, 3) AS n`)
 	check("filled")
+	identities("filled")
 	exec("ANALYZE")
 	check("analyzed")
+	identities("analyzed")
 	t.Log(fmt.Sprint(len(sql.Statements(postgres.Dialect)), " statements"))
 }
 

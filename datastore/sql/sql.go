@@ -49,6 +49,9 @@ type Dialect struct {
 	// values, and their number n. It may decline, with "", where the database does
 	// better with one statement each.
 	Many func(p Part, from string) string
+	// EachIdentity tells that statements about many identities must look each up on
+	// its own: which plan is right must not hang on statistics.
+	EachIdentity bool
 	// ReadsWait tells that a read of a locked head waits for the lock. Then what a
 	// judge reads goes through the transaction that holds it.
 	ReadsWait bool

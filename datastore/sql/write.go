@@ -236,7 +236,10 @@ type writes struct {
 	names      []string
 	schemaOps  []*datastore.SchemaText
 	identities []datastore.Identity
-	erased     []erasure
+	// fresh are identities that had no keys before; of those that are not among them
+	// keys are taken away.
+	fresh  map[tuple.Object]bool
+	erased []erasure
 
 	open   map[tuple.Key]int  // keys whose newest row is inserted here, and where
 	closes map[tuple.Key]bool // keys whose row of before is closed here
@@ -264,7 +267,7 @@ type inserted struct {
 // gather works out what entries come to: of a key that several of them touch,
 // each version is a row.
 func gather(head datastore.Head, entries []datastore.Entry) (*writes, error) {
-	w := &writes{head: head, open: map[tuple.Key]int{}, closes: map[tuple.Key]bool{}}
+	w := &writes{head: head, open: map[tuple.Key]int{}, closes: map[tuple.Key]bool{}, fresh: map[tuple.Object]bool{}}
 	for _, e := range entries {
 		if e.Revision != w.head.Revision+1 {
 			return nil, fmt.Errorf("change %d does not follow the head %d", e.Revision, w.head.Revision)
@@ -284,6 +287,10 @@ func gather(head datastore.Head, entries []datastore.Entry) (*writes, error) {
 				w.schemas = append(w.schemas, e)
 				w.schemaOps = append(w.schemaOps, o.Schema)
 				w.names = append(w.names, o.Schema.Names...)
+			case datastore.PutIdentity:
+				if _, known := w.fresh[o.Identity.Object]; !known {
+					w.fresh[o.Identity.Object] = o.Identity.Before == 0 || o.Identity.Before == datastore.Removed
+				}
 			case datastore.Erase:
 				w.erased = append(w.erased, erasure{*o.Erased, e.Revision})
 			}
@@ -365,7 +372,7 @@ func (w *writes) queue(d *Dialect, batch *pgx.Batch, store datastore.StoreID) {
 		s := w.schemaOps[i]
 		batch.Queue(insertSchema, id, int64(e.Revision), []byte(s.Text), s.Hash[:], s.PreviousHash[:], append([]string{}, s.Names...))
 	}
-	w.queueIdentities(batch, id)
+	w.queueIdentities(batch, d, id)
 	batch.Queue(updateHead, id, int64(w.head.Revision), w.head.Hash[:], w.head.Time.UnixMicro())
 }
 

@@ -42,6 +42,7 @@ var Dialect = &sql.Dialect{
 		return `SELECT q.n, r.* FROM ` + from + ` CROSS JOIN LATERAL
 			(SELECT ` + sql.RowColumns + ` FROM ` + p.From + ` WHERE ` + p.Where + ` ORDER BY ` + p.Order + ` LIMIT $3) AS r`
 	},
+	EachIdentity: true,
 	CloseRows: `WITH old AS MATERIALIZED (
 			SELECT r.ctid AS row, k.deleted
 			FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])
@@ -208,5 +209,14 @@ var migrations = []sql.Migration{{
 			PRIMARY KEY (store, type, name, value, id)
 		)`,
 		`CREATE INDEX pemba_identity_key_id ON pemba_identity_key (store, type, id)`,
+	},
+}, {
+	// The identities that have a key are found by the primary key alone: with an
+	// index that begins alike PostgreSQL, while it knows nothing of the table, reads
+	// all identities of the type.
+	Name: "keys of users and groups",
+	Statements: []string{
+		`DROP INDEX pemba_identity_key_id`,
+		`CREATE INDEX pemba_identity_key_id ON pemba_identity_key (id, type, store)`,
 	},
 }}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -32,9 +31,9 @@ func observe(s *serving) (*observed, error) {
 	if addr == "" {
 		return nil, nil
 	}
-	l, err := net.Listen("tcp", addr)
+	l, err := listenTo("metrics", "metrics-addr", addr)
 	if err != nil {
-		return nil, fmt.Errorf("listen for metrics on %s: %w; stop what listens there, or choose another --metrics-addr", addr, err)
+		return nil, err
 	}
 	if s.tls != nil && !loopback(addr) {
 		l = tls.NewListener(l, s.tls.Config("http/1.1"))

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 
 	"github.com/spf13/pflag"
@@ -53,6 +52,22 @@ func (c *cluster) check() error {
 	return nil
 }
 
+// credentials are how the node knows its peers; nil in plain text.
+func (c *cluster) credentials() *peers.Credentials {
+	if c.cert == "" {
+		return nil
+	}
+	return &peers.Credentials{Cert: c.cert, Key: c.key, CA: c.ca}
+}
+
+// read reads the certificates, to tell at once what is wrong with them.
+func (c *cluster) read() error {
+	if known := c.credentials(); known != nil {
+		return known.Check()
+	}
+	return nil
+}
+
 // meeting is a node's part in its cluster; nil for one without.
 type meeting struct {
 	ring   *peers.Ring
@@ -65,16 +80,10 @@ func (n *node) meet(c *cluster) (err error) {
 	if c.addr == "" {
 		return nil
 	}
-	config := peers.Config{Peers: c.peers, Logger: n.log}
-	if c.cert != "" {
-		config.Credentials = &peers.Credentials{Cert: c.cert, Key: c.key, CA: c.ca}
-		if err := config.Credentials.Check(); err != nil {
-			return err
-		}
-	}
+	config := peers.Config{Peers: c.peers, Logger: n.log, Credentials: c.credentials()}
 	m := &meeting{}
-	if m.listen, err = net.Listen("tcp", c.addr); err != nil {
-		return fmt.Errorf("listen for peers on %s: %w; stop what listens there, or choose another --peer-addr", c.addr, err)
+	if m.listen, err = listenTo("peers", "peer-addr", c.addr); err != nil {
+		return err
 	}
 	if m.ring, err = peers.New(config); err != nil {
 		return errors.Join(err, m.listen.Close())

@@ -36,6 +36,7 @@ type serving struct {
 	cluster          cluster
 	encryption       encryption
 	tls              *server.TLS // nil: plain text
+	checkOnly        bool        // say whether the server would start
 	limits           server.Limits
 	log              *slog.Logger
 }
@@ -61,13 +62,11 @@ server listens on loopback only, unless --insecure says otherwise; so it does
 without a token, and then whoever reaches it may do everything.`,
 		Example: `  pemba serve
   pemba serve --datastore file:pemba.db
+  pemba serve --check-config --datastore postgres://pemba@127.0.0.1:5432/pemba
   PEMBA_TOKEN=secret pemba serve --datastore file:/var/lib/pemba/pemba.db --grpc-addr 127.0.0.1:50051`,
 		Args: takes(),
 		RunE: a.do(func(ctx context.Context, _ []string) error {
 			if err := checkLimits(f, &s.limits, &s.keeper); err != nil {
-				return err
-			}
-			if err := s.check(); err != nil {
 				return err
 			}
 			s.log = slog.New(slog.NewTextHandler(a.err, nil))
@@ -79,6 +78,7 @@ without a token, and then whoever reaches it may do everything.`,
 	s.place.add(f)
 	s.cluster.add(f)
 	s.encryption.add(f)
+	f.BoolVar(&s.checkOnly, "check-config", false, "say whether the server would start, and why not, and end: flags, files, certificates, addresses, the datastore and its tables")
 	f.StringVar(&s.metricsAddr, "metrics-addr", "", "where Prometheus metrics are served, over HTTP at /metrics; empty: nowhere")
 	withEnv(f, "metrics-addr", "PEMBA_METRICS_ADDR")
 	f.StringVar(&s.httpAddr, "http-addr", "", "where HTTP is served: the API as JSON at /v1, SCIM 2.0 at /scim/v2 and /stores/STORE/scim/v2; empty: nowhere")
@@ -102,28 +102,48 @@ without a token, and then whoever reaches it may do everything.`,
 	return cmd
 }
 
-func (a *app) serve(ctx context.Context, s serving) error {
-	if err := s.place.readPassword(a.getenv); err != nil {
+// prepare checks what the server is started with, before anything is opened, and
+// reads its files.
+func (s *serving) prepare(getenv func(string) string) error {
+	if err := s.check(); err != nil {
 		return err
 	}
-	token, err := readToken(s.token, s.tokenFile)
-	if err != nil {
+	if _, err := s.place.embedded(); err != nil {
 		return err
 	}
+	if err := s.place.readPassword(getenv); err != nil {
+		return err
+	}
+	var err error
+	if s.token, err = readToken(s.token, s.tokenFile); err != nil {
+		return err
+	}
+	if err := s.checkAddresses(); err != nil {
+		return err
+	}
+	if s.dispatch.Bytes == 0 {
+		s.dispatch.Bytes = -1 // who says so wants nothing remembered
+	}
+	if s.tls, err = s.encryption.open(s.log); err != nil {
+		return err
+	}
+	return s.cluster.read()
+}
+
+// checkAddresses refuses addresses that are none, and listeners that other
+// machines reach and nothing protects.
+func (s *serving) checkAddresses() error {
 	if _, _, err := net.SplitHostPort(s.addr); err != nil {
 		return usagef("--grpc-addr %q is no address to listen on; write HOST:PORT, such as 127.0.0.1:50051", s.addr)
 	}
 	if err := s.cluster.check(); err != nil {
 		return err
 	}
-	if s.dispatch.Bytes == 0 {
-		s.dispatch.Bytes = -1 // who says so wants nothing remembered
-	}
 	if err := s.checkHTTP(); err != nil {
 		return err
 	}
 	for _, addr := range []string{s.addr, s.httpAddr} {
-		if token == "" && addr != "" && !loopback(addr) {
+		if s.token == "" && addr != "" && !loopback(addr) {
 			return usagef("without a token the server listens on loopback only, and %s is not; give --token, PEMBA_TOKEN or a file, or listen on 127.0.0.1", addr)
 		}
 	}
@@ -132,10 +152,17 @@ func (a *app) serve(ctx context.Context, s serving) error {
 			return err
 		}
 	}
-	if s.tls, err = s.encryption.open(s.log); err != nil {
+	return nil
+}
+
+func (a *app) serve(ctx context.Context, s serving) error {
+	if err := s.prepare(a.getenv); err != nil {
 		return err
 	}
-	node, err := start(ctx, s, token)
+	if s.checkOnly {
+		return a.checkConfig(ctx, &s)
+	}
+	node, err := start(ctx, s, s.token)
 	if err != nil {
 		return err
 	}
@@ -145,6 +172,19 @@ func (a *app) serve(ctx context.Context, s serving) error {
 	}
 	fmt.Fprintf(a.out, "pemba: serving gRPC on %s%s, datastore %s\n", node.addr, also, &s.place)
 	return node.until(ctx)
+}
+
+// listenTo listens for a kind of calls at the address that a flag gave.
+func listenTo(kind, flag, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) {
+			err = op.Err
+		}
+		return nil, fmt.Errorf("listen for %s on %s: %w; stop what listens there, or choose another --%s", kind, addr, err, flag)
+	}
+	return l, nil
 }
 
 // check refuses settings that make no sense.
@@ -212,14 +252,10 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 		n.leave()
 		return nil, errors.Join(err, n.keeper.Close())
 	}
-	lis, err := net.Listen("tcp", s.addr)
+	lis, err := listenTo("gRPC", "grpc-addr", s.addr)
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op.Err
-		}
 		n.leave()
-		return nil, errors.Join(fmt.Errorf("listen for gRPC on %s: %w; stop what listens there, or choose another --grpc-addr", s.addr, err), n.keeper.Close())
+		return nil, errors.Join(err, n.keeper.Close())
 	}
 	n.addr = lis.Addr().String()
 	if n.web, err = listenHTTP(&s, n.server); err != nil {

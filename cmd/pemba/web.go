@@ -49,9 +49,9 @@ func listenHTTP(s *serving, on *server.Server) (*web, error) {
 	if s.httpAddr == "" {
 		return nil, nil
 	}
-	l, err := net.Listen("tcp", s.httpAddr)
+	l, err := listenTo("HTTP", "http-addr", s.httpAddr)
 	if err != nil {
-		return nil, fmt.Errorf("listen for HTTP on %s: %w; stop what listens there, or choose another --http-addr", s.httpAddr, err)
+		return nil, err
 	}
 	return &web{addr: l.Addr().String(), listen: l, server: on.HTTP(s.httpURL)}, nil
 }

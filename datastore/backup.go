@@ -56,6 +56,8 @@ const (
 	// maxFrame bounds a piece. A frame holds one change, which may be a deletion by a
 	// filter of any size.
 	maxFrame = 1 << 30
+	// maxWaiting bounds the users and groups that one change writes.
+	maxWaiting = 100_000
 	// backupPiece is about how many bytes of rows or identities go into one frame.
 	backupPiece = 256 << 10
 )

@@ -190,7 +190,9 @@ func (r *BackupReader) ofBase(list []Identity) ([]Identity, error) {
 	switch {
 	case older == 0:
 		r.inBase = false
-		r.waits = append(r.waits, list...)
+		if r.waits = append(r.waits, list...); len(r.waits) > maxWaiting {
+			return nil, fmt.Errorf("more than %d users and groups stand before one change", maxWaiting)
+		}
 		return nil, nil
 	case older < len(list) || !r.inBase:
 		return nil, errors.New("users and groups of the base stand outside of it")

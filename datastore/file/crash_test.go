@@ -3,7 +3,6 @@ package file_test
 import (
 	"bufio"
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -17,10 +16,12 @@ import (
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/file"
+	"github.com/pembadb/pemba/datastore/sql/sqltest"
 	"github.com/pembadb/pemba/tuple"
 )
 
-var soak = flag.Bool("soak", false, "raise the counts: a hundred kills")
+// soak asks for a hundred kills.
+var soak = sqltest.Soak
 
 var bg = context.Background()
 

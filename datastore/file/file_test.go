@@ -8,6 +8,7 @@ import (
 	"github.com/pembadb/pemba/datastore/datastoretest"
 	"github.com/pembadb/pemba/datastore/file"
 	"github.com/pembadb/pemba/datastore/memory"
+	"github.com/pembadb/pemba/datastore/sql/sqltest"
 )
 
 func open(t *testing.T, path string, o file.Options) *file.Log {
@@ -45,4 +46,8 @@ func TestABackupOfAFile(t *testing.T) {
 		t.Run(name, func(t *testing.T) { datastoretest.RunBackup(t, empty, to) })
 	}
 	t.Run("of memory in a file", func(t *testing.T) { datastoretest.RunBackup(t, forgetful, empty) })
+}
+
+func TestAProcessIsKilledWhileItRestores(t *testing.T) {
+	sqltest.RunKilledRestore(t, "file:"+filepath.Join(t.TempDir(), "pemba.db"))
 }

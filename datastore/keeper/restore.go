@@ -24,7 +24,7 @@ const (
 
 // restoreTTL is how long a node that says nothing any more keeps others from
 // restoring, and from removing what it left.
-const restoreTTL = 2 * time.Minute
+const restoreTTL = 30 * time.Second
 
 // The id of a restored store is drawn from those that no counting reaches, and that
 // a program that takes numbers for floating-point ones still tells apart: its line

@@ -2,16 +2,22 @@ package sqltest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/keeper"
 	"github.com/pembadb/pemba/datastore/memory"
 	"github.com/pembadb/pemba/datastore/sql"
+	pemba "github.com/pembadb/pemba/proto/pemba/v1"
 )
 
 // image is a backup of a small store.
@@ -100,4 +106,57 @@ func (target Target) RunRestore(t *testing.T) {
 	lines(5)
 	target.node(t, uri)
 	lines(4)
+}
+
+// RunKilledRestore tests that a process that is killed while it restores a store
+// leaves nothing once it starts again, and that the restore can be made then. The
+// datastore is one of that process alone.
+func RunKilledRestore(t *testing.T, location string) {
+	if testing.Short() {
+		t.Skip("it starts processes")
+	}
+	backup := image(t)
+	p := &process{binary: build(t), datastore: location, addr: "127.0.0.1:0"}
+	if err := p.startUntil(30 * time.Second); err != nil {
+		t.Fatal(err, p.told.String())
+	}
+	t.Cleanup(p.kill)
+	conn, err := grpc.NewClient("passthrough:///"+p.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	stores := pemba.NewStoreServiceClient(conn)
+	ctx, cancel := context.WithTimeout(bg, 2*time.Minute)
+	defer cancel()
+	send := func(image []byte) grpc.ClientStreamingClient[pemba.RestoreStoreRequest, pemba.RestoreStoreResponse] {
+		t.Helper()
+		stream, err := stores.RestoreStore(ctx, grpc.WaitForReady(true))
+		if err == nil {
+			err = stream.Send(&pemba.RestoreStoreRequest{Message: &pemba.RestoreStoreRequest_Start{Start: &pemba.RestoreStart{Store: "copy"}}})
+		}
+		if err == nil {
+			err = stream.Send(&pemba.RestoreStoreRequest{Message: &pemba.RestoreStoreRequest_Data{Data: image}})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stream
+	}
+	send(backup[:len(backup)-100])
+	time.Sleep(500 * time.Millisecond) // it has written some of it by now; if not, the test is still right
+	p.kill()
+	if err := p.startUntil(30 * time.Second); err != nil {
+		t.Fatal(err, p.told.String())
+	}
+	list, err := stores.ListStores(ctx, &pemba.ListStoresRequest{}, grpc.WaitForReady(true))
+	if err != nil || len(list.Stores) != 2 {
+		t.Errorf("after the kill the stores are %v, %v", list, err)
+	}
+	if said := p.told.String(); !strings.Contains(said, "removing what a restore left") {
+		t.Logf("nothing was left: %s", said)
+	}
+	if restored, err := send(backup).CloseAndRecv(); err != nil || restored.Store.Head != 51 {
+		t.Errorf("the next restore gives %v, %v", restored, err)
+	}
 }

@@ -160,7 +160,7 @@ func (s *Server) known(ctx context.Context, method string) (*caller, error) {
 	if c, ok := ctx.Value(callerKey{}).(*caller); ok {
 		return c, nil
 	}
-	return s.authenticate(ctx, method, metadata.ValueFromIncomingContext(ctx, "authorization"))
+	return s.admitCaller(ctx, method, metadata.ValueFromIncomingContext(ctx, "authorization"))
 }
 
 // authenticate finds out who calls, from the values of the authorization metadata,

@@ -81,7 +81,7 @@ func (x *exchange) end() {
 func (x *exchange) arrive(ctx context.Context, method string) {
 	timed := newCall(ctx, nil, x.server.limits.CallTime)
 	defer timed.end()
-	c, err := x.server.authenticate(timed, method, x.request.Header.Values("Authorization"))
+	c, err := x.server.admitCaller(timed, method, x.request.Header.Values("Authorization"))
 	if err == nil {
 		err = fromHere(c, x.request)
 	}

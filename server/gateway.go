@@ -142,15 +142,11 @@ func answerError(w http.ResponseWriter, err error, code int) {
 		code = runtime.HTTPStatusFromCode(st.Code())
 	}
 	for _, d := range st.Details() {
-		switch d := d.(type) {
-		case *errdetails.RetryInfo:
-			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(d.RetryDelay.AsDuration().Seconds()))))
-		case *errdetails.ErrorInfo:
-			if d.Metadata["limit"] == "max-request-bytes" {
-				code = http.StatusRequestEntityTooLarge
-			}
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.Metadata["limit"] == "max-request-bytes" {
+			code = http.StatusRequestEntityTooLarge
 		}
 	}
+	retryAfter(w.Header(), st)
 	if code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="pemba"`)
 	}
@@ -162,6 +158,16 @@ func answerError(w http.ResponseWriter, err error, code int) {
 	}
 	w.WriteHeader(code)
 	_, _ = w.Write(append(data, '\n'))
+}
+
+// retryAfter says in a header when to try again (RFC 9110 §10.2.3), if an error
+// does.
+func retryAfter(header http.Header, st *status.Status) {
+	for _, d := range st.Details() {
+		if retry, ok := d.(*errdetails.RetryInfo); ok {
+			header.Set("Retry-After", strconv.Itoa(int(math.Ceil(retry.RetryDelay.AsDuration().Seconds()))))
+		}
+	}
 }
 
 // unrouted answers requests that no path and method match.

@@ -152,17 +152,17 @@ func (s *Server) scimSession(external string, counts *provisioning.Counts) func(
 		if !ok {
 			return nil, &scim.Error{Status: http.StatusNotFound, Detail: "there is nothing here; SCIM is at /scim/v2 and /stores/STORE/scim/v2, and /openapi.json tells what is at /v1"}
 		}
-		c, err := s.authenticate(r.Context(), scimMethod, r.Header.Values("Authorization"))
+		c, err := s.admitCaller(r.Context(), scimMethod, r.Header.Values("Authorization"))
 		if err == nil {
 			err = fromHere(c, r)
 		}
 		if err != nil {
-			return nil, scimError(err)
+			return nil, scimError(r, err)
 		}
 		ctx := context.WithValue(r.Context(), callerKey{}, c)
 		st, err := s.store(ctx, store)
 		if err != nil {
-			return nil, scimError(s.status(ctx, scimMethod, err))
+			return nil, scimError(r, s.status(ctx, scimMethod, err))
 		}
 		base := external
 		if base == "" {
@@ -195,8 +195,9 @@ func scimPath(path string) (store, prefix, rest string, ok bool) {
 }
 
 // scimError is an error of a call as SCIM tells it (RFC 7644 §3.12).
-func scimError(err error) error {
+func scimError(r *http.Request, err error) error {
 	st := status.Convert(err)
+	retryAfter(exchangeOf(r.Context()).header, st)
 	e := &scim.Error{Status: http.StatusInternalServerError, Detail: st.Message()}
 	switch st.Code() {
 	case codes.Unauthenticated:
@@ -205,7 +206,9 @@ func scimError(err error) error {
 		e.Status = http.StatusForbidden
 	case codes.NotFound, codes.InvalidArgument: // of a store's name
 		e.Status = http.StatusNotFound
-	case codes.Unavailable, codes.ResourceExhausted, codes.DeadlineExceeded, codes.Canceled:
+	case codes.ResourceExhausted:
+		e.Status = http.StatusTooManyRequests
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 		e.Status = http.StatusServiceUnavailable
 	default:
 		return err

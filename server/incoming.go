@@ -31,11 +31,11 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 	}
 	timed := newCall(ctx, nil, tapTime)
 	defer timed.end()
-	c, err := s.authenticate(timed, info.FullMethodName, info.Header.Get("authorization"))
+	c, err := s.admitCaller(timed, info.FullMethodName, info.Header.Get("authorization"))
 	switch status.Code(err) {
 	case codes.OK:
 		return context.WithValue(ctx, callerKey{}, c), nil
-	case codes.Unauthenticated, codes.PermissionDenied:
+	case codes.Unauthenticated, codes.PermissionDenied, codes.ResourceExhausted:
 		return nil, err
 	}
 	return ctx, nil

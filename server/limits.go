@@ -55,6 +55,14 @@ type Limits struct {
 	InflightBytes int
 	// CallTime bounds a call that is not a stream (60 s).
 	CallTime time.Duration
+	// TokenRate bounds the calls a second of each token, on this node; 0 is no bound.
+	TokenRate int
+	// StoreRate bounds the calls a second about each store, on this node; 0 is no
+	// bound.
+	StoreRate int
+	// Memory is how many bytes the process may take: when nearly all are in use,
+	// calls are refused; 0 is no bound. See [SoftMemoryLimit].
+	Memory int64
 	// SlowConsumer is how long a stream waits for its client to read (30 s).
 	SlowConsumer time.Duration
 }

@@ -70,7 +70,9 @@ type Server struct {
 	// expiring remembers on what relationships that expire can bear: see mayExpire.
 	expiring *lru.Cache[expiryKey, bool]
 	// registered are the methods of the services, for calls within the process.
-	registered map[string]insideMethod
+	registered             map[string]insideMethod
+	tokenRates, storeRates *rates
+	guard                  memoryGuard
 	// inflight are the bytes of large requests under way; streams how many streams
 	// are open.
 	inflight *semaphore.Weighted
@@ -104,6 +106,13 @@ func New(c Config) (*Server, error) {
 	if s.expiring, err = lru.New[expiryKey, bool](10_000); err != nil {
 		return nil, err
 	}
+	if s.tokenRates, err = newRates("token-rate", "token", s.limits.TokenRate); err != nil {
+		return nil, err
+	}
+	if s.storeRates, err = newRates("store-rate", "store", s.limits.StoreRate); err != nil {
+		return nil, err
+	}
+	s.guard.limit = uint64(max(s.limits.Memory, 0))
 	s.inflight = semaphore.NewWeighted(int64(s.limits.InflightBytes))
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	// Handlers end before Stop returns, so that nobody uses a closed datastore.
@@ -156,6 +165,7 @@ func (s *Server) credentials() credentials.TransportCredentials {
 func (s *Server) Serve(lis net.Listener) error {
 	var watch sync.WaitGroup
 	watch.Go(s.watchHealth)
+	watch.Go(func() { s.guard.watch(s.ctx.Done(), s.log) })
 	defer watch.Wait()
 	defer s.stop()
 	return s.grpc.Serve(lis)
@@ -249,6 +259,9 @@ func (s *Server) store(ctx context.Context, name string) (datastore.Store, error
 	if c.store != 0 && (errors.Is(err, datastore.ErrNoStore) || err == nil && c.store != found.ID) {
 		return found, withReason(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_STORE_NOT_GRANTED,
 			fmt.Sprintf("token %q is not for store %q; use a token of that store", c.name, name), "store", name)
+	}
+	if err == nil {
+		err = s.storeRates.take(name)
 	}
 	return found, err
 }

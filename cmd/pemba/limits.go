@@ -42,6 +42,12 @@ func addLimits(f *pflag.FlagSet, l *server.Limits, k *keeper.Options, d *dispatc
 	withEnv(f, "max-call-time", limitVariable("max-call-time"))
 	f.DurationVar(&l.SlowConsumer, "max-slow-consumer", l.SlowConsumer, "how long a stream waits for its client to read")
 	withEnv(f, "max-slow-consumer", limitVariable("max-slow-consumer"))
+	f.IntVar(&l.TokenRate, "token-rate", 0, "calls a second of each token, on this node; 0 is no bound")
+	withEnv(f, "token-rate", limitVariable("token-rate"))
+	f.IntVar(&l.StoreRate, "store-rate", 0, "calls a second about each store, on this node; 0 is no bound")
+	withEnv(f, "store-rate", limitVariable("store-rate"))
+	f.Var((*byteSize)(&l.Memory), "memory-limit", "memory that the process may take, such as 2GiB; calls are refused while nearly all is in use; 0 is no bound")
+	withEnv(f, "memory-limit", limitVariable("memory-limit"))
 	addResidency(f, k, d)
 	count(&d.Reads, "max-datastore-reads", dispatch.DefaultReads, "reads of the datastore at once, for stores out of memory")
 	count(&d.Waiting, "max-waiting-reads", dispatch.DefaultWaiting, "reads of the datastore that wait for their turn; those beyond are refused")
@@ -102,11 +108,25 @@ func limitVariable(flag string) string {
 	return "PEMBA_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
+// leastMemory is the least that a process may be told to take, in bytes.
+const leastMemory = 64 << 20
+
 // checkLimits refuses limits under which nothing could be asked. What may be
 // compared is what may be applied.
 func checkLimits(f *pflag.FlagSet, l *server.Limits, k *keeper.Options) error {
 	l.SchemaBytes = k.MaxSchemaBytes
 	var failed error
+	for flag, value := range map[string]int{"token-rate": l.TokenRate, "store-rate": l.StoreRate} {
+		if value < 0 {
+			return usagef("--%s %d is below 0; 0 is no bound", flag, value)
+		}
+	}
+	if l.Memory > 0 && l.Memory < leastMemory {
+		return usagef("--memory-limit %d is less than a server needs; give 64MiB or more", l.Memory)
+	}
+	if l.Memory > 0 && k.ResidentMemory > l.Memory/2 {
+		return usagef("--resident-memory %s is more than half of --memory-limit %s; requests and garbage need the rest", (*byteSize)(&k.ResidentMemory), (*byteSize)(&l.Memory))
+	}
 	f.VisitAll(func(flag *pflag.Flag) {
 		value := flag.Value.String()
 		if strings.HasPrefix(flag.Name, "max-") && (strings.HasPrefix(value, "-") || value == "0" || value == "0s") && failed == nil {

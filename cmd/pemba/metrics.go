@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,6 +21,7 @@ import (
 // without one.
 type observed struct {
 	registry *prometheus.Registry
+	pprof    bool
 	listen   net.Listener
 	server   *http.Server
 }
@@ -38,7 +40,7 @@ func observe(s *serving) (*observed, error) {
 	if s.tls != nil && !loopback(addr) {
 		l = tls.NewListener(l, s.tls.Config("http/1.1"))
 	}
-	o := &observed{registry: prometheus.NewRegistry(), listen: l}
+	o := &observed{registry: prometheus.NewRegistry(), pprof: s.pprof || loopback(addr), listen: l}
 	o.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return o, nil
 }
@@ -57,11 +59,30 @@ func (o *observed) serve(k *keeper.Keeper, c *dispatch.Cache, log *slog.Logger) 
 		return
 	}
 	o.registry.MustRegister(&state{keeper: k, cache: c})
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(o.registry, promhttp.HandlerOpts{Registry: o.registry, MaxRequestsInFlight: 4}))
-	o.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
+	o.server = &http.Server{Handler: o.handler(), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	go o.server.Serve(o.listen)
+}
+
+// handler answers scrapes, and hands out profiles where it may.
+func (o *observed) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.registry, promhttp.HandlerOpts{Registry: o.registry, MaxRequestsInFlight: 4}))
+	if o.pprof {
+		profiles(mux)
+	}
+	return mux
+}
+
+// profiles serves what `go tool pprof` reads, but not the command line, which may
+// hold a token.
+func profiles(mux *http.ServeMux) {
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.Handle("GET /debug/pprof/cmdline", http.NotFoundHandler())
 }
 
 func (o *observed) close() {

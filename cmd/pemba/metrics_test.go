@@ -5,13 +5,42 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.yaml.in/yaml/v3"
 )
+
+// Profiles are there where only this machine asks, or where the operator says so;
+// never the command line, with its secrets.
+func TestProfilesAreForTheOperator(t *testing.T) {
+	for _, c := range []struct {
+		may  bool
+		path string
+		code int
+	}{
+		{true, "/debug/pprof/", 200}, {true, "/debug/pprof/heap", 200}, {true, "/debug/pprof/goroutine?debug=1", 200}, {true, "/debug/pprof/cmdline", 404},
+		{false, "/debug/pprof/", 404}, {false, "/debug/pprof/heap", 404}, {false, "/debug/pprof/cmdline", 404}, {false, "/metrics", 200},
+	} {
+		answer := httptest.NewRecorder()
+		(&observed{registry: prometheus.NewRegistry(), pprof: c.may}).handler().ServeHTTP(answer, httptest.NewRequest("GET", c.path, nil))
+		if answer.Code != c.code {
+			t.Errorf("%v %s: %d", c.may, c.path, answer.Code)
+		}
+	}
+	n, err := observe(&serving{metricsAddr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.close()
+	if !n.pprof {
+		t.Error("there are none on loopback")
+	}
+}
 
 // What a node counts is served, documented, and what the alert rules speak of.
 func TestMetricsAreServedAndDocumented(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -30,6 +31,7 @@ type serving struct {
 	keeper           keeper.Options
 	dispatch         dispatch.Options
 	metricsAddr      string
+	pprof            bool // on metricsAddr wherever it is
 	httpAddr         string
 	httpURL          string
 	origins          []string
@@ -79,8 +81,10 @@ without a token, and then whoever reaches it may do everything.`,
 	s.cluster.add(f)
 	s.encryption.add(f)
 	f.BoolVar(&s.checkOnly, "check-config", false, "say whether the server would start, and why not, and end: flags, files, certificates, addresses, the datastore and its tables")
-	f.StringVar(&s.metricsAddr, "metrics-addr", "", "where Prometheus metrics are served, over HTTP at /metrics; empty: nowhere")
+	f.StringVar(&s.metricsAddr, "metrics-addr", "", "where Prometheus metrics are served, over HTTP at /metrics, and on loopback profiles at /debug/pprof; empty: nowhere")
 	withEnv(f, "metrics-addr", "PEMBA_METRICS_ADDR")
+	f.BoolVar(&s.pprof, "pprof", false, "serve profiles at --metrics-addr even where other machines reach it")
+	withEnv(f, "pprof", "PEMBA_PPROF")
 	f.StringVar(&s.httpAddr, "http-addr", "", "where HTTP is served: the API as JSON at /v1, SCIM 2.0 at /scim/v2 and /stores/STORE/scim/v2; empty: nowhere")
 	withEnv(f, "http-addr", "PEMBA_HTTP_ADDR")
 	f.StringVar(&s.httpURL, "http-url", "", "the URL at which clients reach --http-addr, such as https://pemba.example, for the links in answers; empty: http and the host that they name")
@@ -161,6 +165,9 @@ func (a *app) serve(ctx context.Context, s serving) error {
 	}
 	if s.checkOnly {
 		return a.checkConfig(ctx, &s)
+	}
+	if s.limits.Memory > 0 {
+		debug.SetMemoryLimit(server.SoftMemoryLimit(s.limits.Memory))
 	}
 	node, err := start(ctx, s, s.token)
 	if err != nil {

@@ -162,21 +162,6 @@ type RowQuery struct {
 	Limit int
 }
 
-// Seed is a part of what a store held at its head by changes that were trimmed
-// where it comes from. Entries without Operations and Identities, written by
-// Update, are history and nothing else.
-type Seed struct {
-	// Start, if set, is where the history begins: the revision, hash and time of the
-	// anchor of trimmed history. The line must be at revision 0.
-	Start *Head
-	// Rows are relationships in force, each once in all seeds of a line.
-	Rows []Row
-	// Identities are versions with their Keys, oldest first of each.
-	Identities []Identity
-	Names      []string // that follow those there are
-	Schema     *SchemaText
-}
-
 // Tail is what a judge sees while the head is held.
 type Tail struct {
 	Head Head
@@ -464,28 +449,6 @@ type Verification struct {
 	// that came before Anchor and that nothing can be compared with.
 	OlderNames  int
 	OlderSchema bool
-}
-
-// RestoreOptions say what a backup becomes.
-type RestoreOptions struct {
-	// Name is that of the new store. One that exists is replaced if its history is
-	// empty.
-	Name          string
-	Actor, Reason string
-	// Revision, if not nil, is the last that is restored; At, if not zero, the time
-	// behind which no change is.
-	Revision *Revision
-	At       time.Time
-	// Keys gives what a version of an identity is found by.
-	Keys func(Identity) ([]IdentityKey, error)
-}
-
-// Restored is a store made from a backup.
-type Restored struct {
-	Store  Store
-	Head   Head
-	Backup Backup
-	Count  BackupCount // of the whole backup
 }
 
 // Datastore answers for stores. keeper.Open makes one over a Log.

@@ -63,7 +63,7 @@ func (d *Directory) Offboard(ctx context.Context, id string, operation string, t
 					return err
 				}
 			}
-			if !out.More {
+			if !out.More && !out.Repeated { // else others may have written since that change was made
 				break
 			}
 		}

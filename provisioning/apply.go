@@ -337,14 +337,15 @@ func (a *applying) write(ctx context.Context, batch []pendingIdentity) (left []p
 	}
 	r := a.request("")
 	for _, p := range batch {
-		u, err := a.view.shape.identity(p.resource)
+		state, replaces := datastore.Active, new(datastore.Revision)
+		if p.was != nil {
+			state, *replaces = p.was.State, p.was.Revision
+		}
+		u, err := a.view.shape.identity(p.resource, state)
 		if err != nil {
 			return nil, err
 		}
-		u.Expected = new(datastore.Revision)
-		if p.was != nil {
-			*u.Expected = p.was.Revision
-		}
+		u.Expected = replaces
 		r.Identities = append(r.Identities, u)
 	}
 	out, err := a.Datastore.Write(ctx, a.Store, r)

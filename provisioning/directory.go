@@ -103,7 +103,7 @@ func (d *Directory) create(ctx context.Context, k scim.Kind, drafts []Draft, req
 		if made[n].Resource, err = v.draft(ctx, k, draft, requestID != ""); err != nil {
 			return nil, err
 		}
-		u, err := v.shape.identity(made[n].Resource)
+		u, err := v.shape.identity(made[n].Resource, datastore.Active)
 		if err != nil {
 			return nil, err
 		}
@@ -124,7 +124,7 @@ func (d *Directory) create(ctx context.Context, k scim.Kind, drafts []Draft, req
 		return nil, err
 	}
 	if len(rest) > 0 {
-		if out, err = d.rest(ctx, v.shape, made[0].Resource, rest); err != nil {
+		if out, err = d.rest(ctx, v.shape, made[0].Resource, datastore.Active, rest); err != nil {
 			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 			defer cancel()
 			_, undone := d.Delete(cleanup, k, made[0].ID, 0, "")
@@ -234,7 +234,7 @@ func (d *Directory) update(ctx context.Context, k scim.Kind, id string, c Change
 		return Written{old, v.Zookie()}, nil
 	}
 	next.Modified = time.Now().UTC()
-	u, err := v.shape.identity(&next)
+	u, err := v.shape.identity(&next, now.State)
 	if err != nil {
 		return Written{}, err
 	}
@@ -243,7 +243,7 @@ func (d *Directory) update(ctx context.Context, k scim.Kind, id string, c Change
 	rest := cut(&req)
 	out, err := d.Datastore.Write(ctx, d.Store, req)
 	if err == nil && len(rest) > 0 {
-		out, err = d.rest(ctx, v.shape, &next, rest)
+		out, err = d.rest(ctx, v.shape, &next, now.State, rest)
 	}
 	if err != nil {
 		return Written{}, err

@@ -39,9 +39,9 @@ func (d *Directory) current(ctx context.Context, k scim.Kind, id string) (datast
 	return i, v.Zookie(), err
 }
 
-// Set brings a user into a state and returns the zookie since which it is. Where
-// it is in that state already nothing is written. A removed user cannot be brought
-// into another. A user who is removed loses its memberships in the same change.
+// Set brings a user or group into a state and returns the zookie since which it is. Where
+// it is in that state already nothing is written. A removed one cannot be brought
+// into another. Who is removed loses its memberships in the same change.
 func (d *Directory) Set(ctx context.Context, k scim.Kind, id string, state datastore.IdentityState, requestID string) (zookie string, err error) {
 	err = d.again(0, func() error {
 		zookie, err = d.set(ctx, k, id, state, requestID)
@@ -69,7 +69,7 @@ func (d *Directory) set(ctx context.Context, k scim.Kind, id string, state datas
 	if state == datastore.Removed {
 		r = v.removal(r, k, &now)
 	} else {
-		u, err := v.restated(&now, state)
+		u, err := v.restated(k, &now, state)
 		if err != nil {
 			return "", err
 		}
@@ -79,15 +79,15 @@ func (d *Directory) set(ctx context.Context, k scim.Kind, id string, state datas
 	return out.Zookie, err
 }
 
-// restated is a user with its attributes in another state.
-func (s shape) restated(now *datastore.Identity, state datastore.IdentityState) (datastore.IdentityUpdate, error) {
-	r, err := resource(now, scim.User)
+// restated is a user or group with its attributes in another state.
+func (s shape) restated(k scim.Kind, now *datastore.Identity, state datastore.IdentityState) (datastore.IdentityUpdate, error) {
+	r, err := resource(now, k)
 	if err != nil {
 		return datastore.IdentityUpdate{}, err
 	}
 	r.Modified = time.Now().UTC()
-	r.Attributes["active"] = state == datastore.Active
-	u, err := s.identity(r)
+	delete(r.Attributes, "active")
+	u, err := s.identity(r, state)
 	u.Expected = &now.Revision
 	return u, err
 }

@@ -21,13 +21,13 @@ func cut(r *datastore.Request) []datastore.Update {
 
 // rest writes the members that the first change of a group had no room for, and
 // with the last of them another version of the group.
-func (d *Directory) rest(ctx context.Context, s shape, group *scim.Resource, updates []datastore.Update) (out datastore.Outcome, err error) {
+func (d *Directory) rest(ctx context.Context, s shape, group *scim.Resource, state datastore.IdentityState, updates []datastore.Update) (out datastore.Outcome, err error) {
 	for len(updates) > 0 {
 		r := d.request("")
 		r.Updates = updates
 		if updates = cut(&r); len(updates) == 0 {
 			group.Modified = time.Now().UTC()
-			u, err := s.identity(group)
+			u, err := s.identity(group, state)
 			if err != nil {
 				return out, err
 			}

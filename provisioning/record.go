@@ -21,7 +21,7 @@ func versionOf(r datastore.Revision) string { return strconv.FormatUint(uint64(r
 
 // resource is an identity as SCIM has it.
 func resource(i *datastore.Identity, k scim.Kind) (*scim.Resource, error) {
-	r := &scim.Resource{Kind: k, ID: i.Object.ID, Version: versionOf(i.Revision), Attributes: scim.Object{}}
+	r := &scim.Resource{Kind: k, ID: i.Object.ID, Version: versionOf(i.Revision), Attributes: scim.Object{}, Own: i.State}
 	if i.Attributes != "" {
 		if err := json.Unmarshal([]byte(i.Attributes), &r.Attributes); err != nil {
 			return nil, fmt.Errorf("%w: the attributes of %s: %w", datastore.ErrCorrupt, i.Object, err)
@@ -36,6 +36,19 @@ func resource(i *datastore.Identity, k scim.Kind) (*scim.Resource, error) {
 	return r, nil
 }
 
+// StateOf is the state of a resource that is not removed.
+func StateOf(r *scim.Resource) datastore.IdentityState {
+	active, said := r.Attributes["active"].(bool)
+	state, _ := r.Own.(datastore.IdentityState)
+	switch {
+	case said && !active:
+		return datastore.Suspended
+	case said || state == 0:
+		return datastore.Active
+	}
+	return state
+}
+
 func timeOf(v any) time.Time {
 	s, _ := v.(string)
 	t, _ := time.Parse(time.RFC3339Nano, s)
@@ -43,17 +56,20 @@ func timeOf(v any) time.Time {
 }
 
 // identity is a resource as the history has it, without the revision that it must
-// replace.
-func (s shape) identity(r *scim.Resource) (datastore.IdentityUpdate, error) {
-	u := datastore.IdentityUpdate{Object: s.objectOf(r.Kind, r.ID), Kind: kindOf(r.Kind), State: datastore.Active}
+// replace. SCIM has no word for a suspended group: its state is the one given.
+func (s shape) identity(r *scim.Resource, state datastore.IdentityState) (datastore.IdentityUpdate, error) {
+	u := datastore.IdentityUpdate{Object: s.objectOf(r.Kind, r.ID), Kind: kindOf(r.Kind), State: state}
 	kept := scim.Object{"meta": scim.Object{"created": r.Created.Format(time.RFC3339Nano), "lastModified": r.Modified.Format(time.RFC3339Nano)}}
 	for name, v := range r.Attributes {
 		if name != "active" {
 			kept[name] = v
 		}
 	}
-	if r.Attributes["active"] == false {
+	if active, said := r.Attributes["active"].(bool); said {
 		u.State = datastore.Suspended
+		if active {
+			u.State = datastore.Active
+		}
 	}
 	text, err := json.Marshal(kept)
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 // change.
 const maxMembers = 500
 
-func groupProto(r *scim.Resource) (*pembav1.Group, error) {
+func groupProto(r *scim.Resource, state datastore.IdentityState) (*pembav1.Group, error) {
 	attributes, err := attributesOf(r)
-	return &pembav1.Group{Id: r.ID, Attributes: attributes, Revision: revisionOf(r), Created: timeProto(r.Created), Updated: timeProto(r.Modified)}, err
+	return &pembav1.Group{Id: r.ID, State: pembav1.GroupState(state), Attributes: attributes, Revision: revisionOf(r), Created: timeProto(r.Created), Updated: timeProto(r.Modified)}, err
 }
 
 // member reads a member of a request.
@@ -58,11 +58,11 @@ func (s *provisionings) GetGroup(ctx context.Context, r *pembav1.GetGroupRequest
 		return nil, err
 	}
 	defer snapshot.Close()
-	found, _, err := provisioning.ViewOf(snapshot).Get(ctx, scim.Group, r.Id)
+	found, state, err := provisioning.ViewOf(snapshot).Get(ctx, scim.Group, r.Id)
 	if err != nil {
 		return nil, provisioningError(scim.Group, err)
 	}
-	g, err := groupProto(found)
+	g, err := groupProto(found, state)
 	return &pembav1.GetGroupResponse{Zookie: snapshot.Zookie(), Group: g}, err
 }
 
@@ -78,7 +78,7 @@ func (s *provisionings) ListGroups(ctx context.Context, r *pembav1.ListGroupsReq
 	}
 	out := &pembav1.ListGroupsResponse{Zookie: p.snapshot.Zookie(), Cursor: next, Complete: next == ""}
 	for _, f := range found {
-		g, err := groupProto(f)
+		g, err := groupProto(f, provisioning.StateOf(f))
 		if err != nil {
 			return nil, err
 		}
@@ -149,8 +149,18 @@ func (s *provisionings) UpdateGroup(ctx context.Context, r *pembav1.UpdateGroupR
 	if err != nil {
 		return nil, provisioningError(scim.Group, err)
 	}
-	g, err := groupProto(w.Resource)
+	g, err := groupProto(w.Resource, provisioning.StateOf(w.Resource))
 	return &pembav1.UpdateGroupResponse{Zookie: w.Zookie, Group: g}, err
+}
+
+func (s *provisionings) SuspendGroup(ctx context.Context, r *pembav1.SuspendGroupRequest) (*pembav1.SuspendGroupResponse, error) {
+	zookie, err := s.set(ctx, scim.Group, r.Store, r.Id, r.RequestId, r.Reason, datastore.Suspended)
+	return &pembav1.SuspendGroupResponse{Zookie: zookie}, err
+}
+
+func (s *provisionings) ReactivateGroup(ctx context.Context, r *pembav1.ReactivateGroupRequest) (*pembav1.ReactivateGroupResponse, error) {
+	zookie, err := s.set(ctx, scim.Group, r.Store, r.Id, r.RequestId, r.Reason, datastore.Active)
+	return &pembav1.ReactivateGroupResponse{Zookie: zookie}, err
 }
 
 func (s *provisionings) DeleteGroup(ctx context.Context, r *pembav1.DeleteGroupRequest) (*pembav1.DeleteGroupResponse, error) {

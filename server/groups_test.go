@@ -107,6 +107,26 @@ func TestWhoBelongsToAGroupHasItsAccess(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectViews(replaced.Zookie, "ada")
+	suspended, err := users.SuspendGroup(ctx, &pembav1.SuspendGroupRequest{Id: "eng"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectViews(suspended.Zookie, "ada") // members are not affected
+	if _, err := users.AddMembers(ctx, &pembav1.AddMembersRequest{Id: "eng", Members: []*pembav1.Member{userMember("bob")}}); err != nil {
+		t.Fatal(err)
+	}
+	renamed, err := users.UpdateGroup(ctx, &pembav1.UpdateGroupRequest{Id: "eng", Attributes: attributes(t, `{"displayName":"E"}`)})
+	if err != nil || renamed.Group.State != pembav1.GroupState_GROUP_STATE_SUSPENDED {
+		t.Errorf("changed, a suspended group is %v, %v", renamed, err)
+	}
+	n.write(t, "document:own#viewer@group:eng#member")
+	if _, err := users.ReactivateGroup(ctx, &pembav1.ReactivateGroupRequest{Id: "eng"}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := users.ListGroups(ctx, &pembav1.ListGroupsRequest{Consistency: &pembav1.Consistency{Requirement: &pembav1.Consistency_FullyConsistent{FullyConsistent: true}}})
+	if err != nil || len(all.Groups) != 2 || all.Groups[0].State != pembav1.GroupState_GROUP_STATE_ACTIVE {
+		t.Errorf("the groups are %v, %v", all, err)
+	}
 	gone, err := users.DeleteGroup(ctx, &pembav1.DeleteGroupRequest{Id: "eng"})
 	if err != nil {
 		t.Fatal(err)

@@ -118,14 +118,6 @@ func userProto(r *scim.Resource, state datastore.IdentityState) (u *pembav1.User
 
 func userState(s datastore.IdentityState) pembav1.UserState { return pembav1.UserState(s) }
 
-// stateOf is the state of one that is not removed.
-func stateOf(r *scim.Resource) datastore.IdentityState {
-	if r.Attributes["active"] == false {
-		return datastore.Suspended
-	}
-	return datastore.Active
-}
-
 func (s *provisionings) GetUser(ctx context.Context, r *pembav1.GetUserRequest) (*pembav1.GetUserResponse, error) {
 	if err := checkID("id", r.Id); err != nil {
 		return nil, err
@@ -226,7 +218,7 @@ func (s *provisionings) ListUsers(ctx context.Context, r *pembav1.ListUsersReque
 	}
 	out := &pembav1.ListUsersResponse{Zookie: p.snapshot.Zookie(), Cursor: next, Complete: next == ""}
 	for _, f := range found {
-		u, err := userProto(f, stateOf(f))
+		u, err := userProto(f, provisioning.StateOf(f))
 		if err != nil {
 			return nil, err
 		}
@@ -287,7 +279,7 @@ func (s *provisionings) UpdateUser(ctx context.Context, r *pembav1.UpdateUserReq
 	if err != nil {
 		return nil, provisioningError(scim.User, err)
 	}
-	u, err := userProto(w.Resource, stateOf(w.Resource))
+	u, err := userProto(w.Resource, provisioning.StateOf(w.Resource))
 	return &pembav1.UpdateUserResponse{Zookie: w.Zookie, User: u}, err
 }
 

@@ -17,6 +17,16 @@ func (a *app) groupCommand() *cobra.Command {
 		a.groupShowCommand(),
 		a.groupListCommand(),
 		a.groupUpdateCommand(),
+		a.groupChangeCommand("suspend", "Deny a group everything, where it is a subject itself", "Deny a group, where it is a subject itself, everything. Its members keep what they\nhave, through the group, too: to end that, take them out.",
+			func(ctx context.Context, c *connection, of, id, reason string) (string, error) {
+				r, err := c.users.SuspendGroup(ctx, &pb.SuspendGroupRequest{Store: c.store, Id: of, RequestId: id, Reason: reason})
+				return r.GetZookie(), err
+			}),
+		a.groupChangeCommand("reactivate", "Give a suspended group everything back", "Give a suspended group everything back.",
+			func(ctx context.Context, c *connection, of, id, reason string) (string, error) {
+				r, err := c.users.ReactivateGroup(ctx, &pb.ReactivateGroupRequest{Store: c.store, Id: of, RequestId: id, Reason: reason})
+				return r.GetZookie(), err
+			}),
 		a.groupChangeCommand("delete", "Remove a group and all memberships of it and in it", "Remove a group, its members' memberships in it and its own in other groups.\nOther relationships that name it stay, and give nobody anything.",
 			func(ctx context.Context, c *connection, of, id, reason string) (string, error) {
 				r, err := c.users.DeleteGroup(ctx, &pb.DeleteGroupRequest{Store: c.store, Id: of, RequestId: id, Reason: reason})
@@ -80,6 +90,7 @@ func memberText(m *pb.Member) string {
 
 type groupJSON struct {
 	Group      string         `json:"group"`
+	State      string         `json:"state"`
 	Revision   uint64         `json:"revision"`
 	Created    string         `json:"created,omitempty"`
 	Updated    string         `json:"updated,omitempty"`
@@ -87,7 +98,7 @@ type groupJSON struct {
 }
 
 func groupDocument(g *pb.Group) groupJSON {
-	return groupJSON{Group: "group:" + g.GetId(), Revision: g.GetRevision(), Created: optionalClock(g.GetCreated()),
+	return groupJSON{Group: "group:" + g.GetId(), State: strings.ToLower(strings.TrimPrefix(g.GetState().String(), "GROUP_STATE_")), Revision: g.GetRevision(), Created: optionalClock(g.GetCreated()),
 		Updated: optionalClock(g.GetUpdated()), Attributes: g.GetAttributes().AsMap()}
 }
 
@@ -96,7 +107,7 @@ func (a *app) printGroup(g *pb.Group) error {
 	if a.json() {
 		return document(a.out, j)
 	}
-	a.printf("%s is of revision %d\n", j.Group, j.Revision)
+	a.printf("%s is %s since revision %d\n", j.Group, j.State, j.Revision)
 	return document(a.out, j.Attributes)
 }
 

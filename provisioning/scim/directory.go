@@ -22,6 +22,8 @@ type Resource struct {
 	// group and the groups of a user are not among them, nor any password. Whoever
 	// receives a Resource does not change it.
 	Attributes Object
+	// Own is what the Directory wants to keep with it; nothing here reads it.
+	Own any
 }
 
 // Member is a direct member of a group.

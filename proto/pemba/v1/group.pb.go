@@ -23,6 +23,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Whether a group is in force.
+type GroupState int32
+
+const (
+	// No state.
+	GroupState_GROUP_STATE_UNSPECIFIED GroupState = 0
+	// The group, as a subject itself, has what the graph gives it.
+	GroupState_GROUP_STATE_ACTIVE GroupState = 1
+	// It is denied everything until it is reactivated.
+	GroupState_GROUP_STATE_SUSPENDED GroupState = 2
+)
+
+// Enum value maps for GroupState.
+var (
+	GroupState_name = map[int32]string{
+		0: "GROUP_STATE_UNSPECIFIED",
+		1: "GROUP_STATE_ACTIVE",
+		2: "GROUP_STATE_SUSPENDED",
+	}
+	GroupState_value = map[string]int32{
+		"GROUP_STATE_UNSPECIFIED": 0,
+		"GROUP_STATE_ACTIVE":      1,
+		"GROUP_STATE_SUSPENDED":   2,
+	}
+)
+
+func (x GroupState) Enum() *GroupState {
+	p := new(GroupState)
+	*p = x
+	return p
+}
+
+func (x GroupState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GroupState) Descriptor() protoreflect.EnumDescriptor {
+	return file_pemba_v1_group_proto_enumTypes[0].Descriptor()
+}
+
+func (GroupState) Type() protoreflect.EnumType {
+	return &file_pemba_v1_group_proto_enumTypes[0]
+}
+
+func (x GroupState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GroupState.Descriptor instead.
+func (GroupState) EnumDescriptor() ([]byte, []int) {
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{0}
+}
+
 // A group.
 type Group struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -35,7 +88,9 @@ type Group struct {
 	// When it was created.
 	Created *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created,proto3" json:"created,omitempty"`
 	// When it was last changed.
-	Updated       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=updated,proto3" json:"updated,omitempty"`
+	Updated *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=updated,proto3" json:"updated,omitempty"`
+	// Whether it is in force, as a subject itself. Its members are not affected.
+	State         GroupState `protobuf:"varint,6,opt,name=state,proto3,enum=pemba.v1.GroupState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -103,6 +158,13 @@ func (x *Group) GetUpdated() *timestamppb.Timestamp {
 		return x.Updated
 	}
 	return nil
+}
+
+func (x *Group) GetState() GroupState {
+	if x != nil {
+		return x.State
+	}
+	return GroupState_GROUP_STATE_UNSPECIFIED
 }
 
 // Somebody who belongs to a group.
@@ -758,6 +820,244 @@ func (x *UpdateGroupResponse) GetGroup() *Group {
 	return nil
 }
 
+// Asks to suspend a group.
+type SuspendGroupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The store's name. Empty: `default`.
+	Store string `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
+	// The group's id. Required.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// An id for this request: 1 to 128 bytes of printable ASCII without white space. Empty: Pemba draws one.
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Why, for the history: up to 1,024 bytes of printable UTF-8.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendGroupRequest) Reset() {
+	*x = SuspendGroupRequest{}
+	mi := &file_pemba_v1_group_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendGroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendGroupRequest) ProtoMessage() {}
+
+func (x *SuspendGroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_group_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendGroupRequest.ProtoReflect.Descriptor instead.
+func (*SuspendGroupRequest) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SuspendGroupRequest) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
+}
+
+func (x *SuspendGroupRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SuspendGroupRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *SuspendGroupRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// The group is suspended.
+type SuspendGroupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From this revision on, if not before.
+	Zookie        string `protobuf:"bytes,1,opt,name=zookie,proto3" json:"zookie,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendGroupResponse) Reset() {
+	*x = SuspendGroupResponse{}
+	mi := &file_pemba_v1_group_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendGroupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendGroupResponse) ProtoMessage() {}
+
+func (x *SuspendGroupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_group_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendGroupResponse.ProtoReflect.Descriptor instead.
+func (*SuspendGroupResponse) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SuspendGroupResponse) GetZookie() string {
+	if x != nil {
+		return x.Zookie
+	}
+	return ""
+}
+
+// Asks to reactivate a group.
+type ReactivateGroupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The store's name. Empty: `default`.
+	Store string `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
+	// The group's id. Required.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// An id for this request: 1 to 128 bytes of printable ASCII without white space. Empty: Pemba draws one.
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Why, for the history: up to 1,024 bytes of printable UTF-8.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReactivateGroupRequest) Reset() {
+	*x = ReactivateGroupRequest{}
+	mi := &file_pemba_v1_group_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReactivateGroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReactivateGroupRequest) ProtoMessage() {}
+
+func (x *ReactivateGroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_group_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReactivateGroupRequest.ProtoReflect.Descriptor instead.
+func (*ReactivateGroupRequest) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ReactivateGroupRequest) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
+}
+
+func (x *ReactivateGroupRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReactivateGroupRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ReactivateGroupRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// The group is active.
+type ReactivateGroupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From this revision on, if not before.
+	Zookie        string `protobuf:"bytes,1,opt,name=zookie,proto3" json:"zookie,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReactivateGroupResponse) Reset() {
+	*x = ReactivateGroupResponse{}
+	mi := &file_pemba_v1_group_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReactivateGroupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReactivateGroupResponse) ProtoMessage() {}
+
+func (x *ReactivateGroupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_group_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReactivateGroupResponse.ProtoReflect.Descriptor instead.
+func (*ReactivateGroupResponse) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReactivateGroupResponse) GetZookie() string {
+	if x != nil {
+		return x.Zookie
+	}
+	return ""
+}
+
 // Asks to remove a group.
 type DeleteGroupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -775,7 +1075,7 @@ type DeleteGroupRequest struct {
 
 func (x *DeleteGroupRequest) Reset() {
 	*x = DeleteGroupRequest{}
-	mi := &file_pemba_v1_group_proto_msgTypes[10]
+	mi := &file_pemba_v1_group_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +1087,7 @@ func (x *DeleteGroupRequest) String() string {
 func (*DeleteGroupRequest) ProtoMessage() {}
 
 func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_group_proto_msgTypes[10]
+	mi := &file_pemba_v1_group_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +1100,7 @@ func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGroupRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_group_proto_rawDescGZIP(), []int{10}
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteGroupRequest) GetStore() string {
@@ -842,7 +1142,7 @@ type DeleteGroupResponse struct {
 
 func (x *DeleteGroupResponse) Reset() {
 	*x = DeleteGroupResponse{}
-	mi := &file_pemba_v1_group_proto_msgTypes[11]
+	mi := &file_pemba_v1_group_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +1154,7 @@ func (x *DeleteGroupResponse) String() string {
 func (*DeleteGroupResponse) ProtoMessage() {}
 
 func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_group_proto_msgTypes[11]
+	mi := &file_pemba_v1_group_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1167,7 @@ func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGroupResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_group_proto_rawDescGZIP(), []int{11}
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteGroupResponse) GetZookie() string {
@@ -894,7 +1194,7 @@ type EraseGroupRequest struct {
 
 func (x *EraseGroupRequest) Reset() {
 	*x = EraseGroupRequest{}
-	mi := &file_pemba_v1_group_proto_msgTypes[12]
+	mi := &file_pemba_v1_group_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1206,7 @@ func (x *EraseGroupRequest) String() string {
 func (*EraseGroupRequest) ProtoMessage() {}
 
 func (x *EraseGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_group_proto_msgTypes[12]
+	mi := &file_pemba_v1_group_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1219,7 @@ func (x *EraseGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EraseGroupRequest.ProtoReflect.Descriptor instead.
 func (*EraseGroupRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_group_proto_rawDescGZIP(), []int{12}
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EraseGroupRequest) GetStore() string {
@@ -961,7 +1261,7 @@ type EraseGroupResponse struct {
 
 func (x *EraseGroupResponse) Reset() {
 	*x = EraseGroupResponse{}
-	mi := &file_pemba_v1_group_proto_msgTypes[13]
+	mi := &file_pemba_v1_group_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1273,7 @@ func (x *EraseGroupResponse) String() string {
 func (*EraseGroupResponse) ProtoMessage() {}
 
 func (x *EraseGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_group_proto_msgTypes[13]
+	mi := &file_pemba_v1_group_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1286,7 @@ func (x *EraseGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EraseGroupResponse.ProtoReflect.Descriptor instead.
 func (*EraseGroupResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_group_proto_rawDescGZIP(), []int{13}
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EraseGroupResponse) GetZookie() string {
@@ -1015,7 +1315,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_pemba_v1_group_proto_msgTypes[14]
+	mi := &file_pemba_v1_group_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1027,7 +1327,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_group_proto_msgTypes[14]
+	mi := &file_pemba_v1_group_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1040,7 +1340,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_group_proto_rawDescGZIP(), []int{14}
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListMembersRequest) GetStore() string {
@@ -1095,7 +1395,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_pemba_v1_group_proto_msgTypes[15]
+	mi := &file_pemba_v1_group_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1407,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_group_proto_msgTypes[15]
+	mi := &file_pemba_v1_group_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1420,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_group_proto_rawDescGZIP(), []int{15}
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListMembersResponse) GetZookie() string {
@@ -1170,7 +1470,7 @@ type AddMembersRequest struct {
 
 func (x *AddMembersRequest) Reset() {
 	*x = AddMembersRequest{}
-	mi := &file_pemba_v1_group_proto_msgTypes[16]
+	mi := &file_pemba_v1_group_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1482,7 @@ func (x *AddMembersRequest) String() string {
 func (*AddMembersRequest) ProtoMessage() {}
 
 func (x *AddMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_group_proto_msgTypes[16]
+	mi := &file_pemba_v1_group_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1495,7 @@ func (x *AddMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMembersRequest.ProtoReflect.Descriptor instead.
 func (*AddMembersRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_group_proto_rawDescGZIP(), []int{16}
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AddMembersRequest) GetStore() string {
@@ -1244,7 +1544,7 @@ type AddMembersResponse struct {
 
 func (x *AddMembersResponse) Reset() {
 	*x = AddMembersResponse{}
-	mi := &file_pemba_v1_group_proto_msgTypes[17]
+	mi := &file_pemba_v1_group_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1556,7 @@ func (x *AddMembersResponse) String() string {
 func (*AddMembersResponse) ProtoMessage() {}
 
 func (x *AddMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_group_proto_msgTypes[17]
+	mi := &file_pemba_v1_group_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1569,7 @@ func (x *AddMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMembersResponse.ProtoReflect.Descriptor instead.
 func (*AddMembersResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_group_proto_rawDescGZIP(), []int{17}
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AddMembersResponse) GetZookie() string {
@@ -1298,7 +1598,7 @@ type RemoveMembersRequest struct {
 
 func (x *RemoveMembersRequest) Reset() {
 	*x = RemoveMembersRequest{}
-	mi := &file_pemba_v1_group_proto_msgTypes[18]
+	mi := &file_pemba_v1_group_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1610,7 @@ func (x *RemoveMembersRequest) String() string {
 func (*RemoveMembersRequest) ProtoMessage() {}
 
 func (x *RemoveMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_group_proto_msgTypes[18]
+	mi := &file_pemba_v1_group_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1623,7 @@ func (x *RemoveMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMembersRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMembersRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_group_proto_rawDescGZIP(), []int{18}
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RemoveMembersRequest) GetStore() string {
@@ -1372,7 +1672,7 @@ type RemoveMembersResponse struct {
 
 func (x *RemoveMembersResponse) Reset() {
 	*x = RemoveMembersResponse{}
-	mi := &file_pemba_v1_group_proto_msgTypes[19]
+	mi := &file_pemba_v1_group_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1684,7 @@ func (x *RemoveMembersResponse) String() string {
 func (*RemoveMembersResponse) ProtoMessage() {}
 
 func (x *RemoveMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_group_proto_msgTypes[19]
+	mi := &file_pemba_v1_group_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1697,7 @@ func (x *RemoveMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMembersResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMembersResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_group_proto_rawDescGZIP(), []int{19}
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RemoveMembersResponse) GetZookie() string {
@@ -1426,7 +1726,7 @@ type ReplaceMembersRequest struct {
 
 func (x *ReplaceMembersRequest) Reset() {
 	*x = ReplaceMembersRequest{}
-	mi := &file_pemba_v1_group_proto_msgTypes[20]
+	mi := &file_pemba_v1_group_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1738,7 @@ func (x *ReplaceMembersRequest) String() string {
 func (*ReplaceMembersRequest) ProtoMessage() {}
 
 func (x *ReplaceMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_group_proto_msgTypes[20]
+	mi := &file_pemba_v1_group_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1751,7 @@ func (x *ReplaceMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceMembersRequest.ProtoReflect.Descriptor instead.
 func (*ReplaceMembersRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_group_proto_rawDescGZIP(), []int{20}
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReplaceMembersRequest) GetStore() string {
@@ -1500,7 +1800,7 @@ type ReplaceMembersResponse struct {
 
 func (x *ReplaceMembersResponse) Reset() {
 	*x = ReplaceMembersResponse{}
-	mi := &file_pemba_v1_group_proto_msgTypes[21]
+	mi := &file_pemba_v1_group_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1812,7 @@ func (x *ReplaceMembersResponse) String() string {
 func (*ReplaceMembersResponse) ProtoMessage() {}
 
 func (x *ReplaceMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_group_proto_msgTypes[21]
+	mi := &file_pemba_v1_group_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1825,7 @@ func (x *ReplaceMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceMembersResponse.ProtoReflect.Descriptor instead.
 func (*ReplaceMembersResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_group_proto_rawDescGZIP(), []int{21}
+	return file_pemba_v1_group_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReplaceMembersResponse) GetZookie() string {
@@ -1539,7 +1839,7 @@ var File_pemba_v1_group_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_group_proto_rawDesc = "" +
 	"\n" +
-	"\x14pemba/v1/group.proto\x12\bpemba.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apemba/v1/consistency.proto\"\xd8\x01\n" +
+	"\x14pemba/v1/group.proto\x12\bpemba.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apemba/v1/consistency.proto\"\x84\x02\n" +
 	"\x05Group\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x127\n" +
 	"\n" +
@@ -1547,7 +1847,8 @@ const file_pemba_v1_group_proto_rawDesc = "" +
 	"attributes\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x124\n" +
 	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
-	"\aupdated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\"@\n" +
+	"\aupdated\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12*\n" +
+	"\x05state\x18\x06 \x01(\x0e2\x14.pemba.v1.GroupStateR\x05state\"@\n" +
 	"\x06Member\x12\x14\n" +
 	"\x04user\x18\x01 \x01(\tH\x00R\x04user\x12\x16\n" +
 	"\x05group\x18\x02 \x01(\tH\x00R\x05groupB\b\n" +
@@ -1595,7 +1896,23 @@ const file_pemba_v1_group_proto_rawDesc = "" +
 	"\x11expected_revision\x18\a \x01(\x04R\x10expectedRevision\"T\n" +
 	"\x13UpdateGroupResponse\x12\x16\n" +
 	"\x06zookie\x18\x01 \x01(\tR\x06zookie\x12%\n" +
-	"\x05group\x18\x02 \x01(\v2\x0f.pemba.v1.GroupR\x05group\"q\n" +
+	"\x05group\x18\x02 \x01(\v2\x0f.pemba.v1.GroupR\x05group\"r\n" +
+	"\x13SuspendGroupRequest\x12\x14\n" +
+	"\x05store\x18\x01 \x01(\tR\x05store\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\".\n" +
+	"\x14SuspendGroupResponse\x12\x16\n" +
+	"\x06zookie\x18\x01 \x01(\tR\x06zookie\"u\n" +
+	"\x16ReactivateGroupRequest\x12\x14\n" +
+	"\x05store\x18\x01 \x01(\tR\x05store\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"1\n" +
+	"\x17ReactivateGroupResponse\x12\x16\n" +
+	"\x06zookie\x18\x01 \x01(\tR\x06zookie\"q\n" +
 	"\x12DeleteGroupRequest\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1d\n" +
@@ -1649,7 +1966,12 @@ const file_pemba_v1_group_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12*\n" +
 	"\amembers\x18\x05 \x03(\v2\x10.pemba.v1.MemberR\amembers\"0\n" +
 	"\x16ReplaceMembersResponse\x12\x16\n" +
-	"\x06zookie\x18\x01 \x01(\tR\x06zookieB1Z/github.com/pembadb/pemba/proto/pemba/v1;pembav1b\x06proto3"
+	"\x06zookie\x18\x01 \x01(\tR\x06zookie*\\\n" +
+	"\n" +
+	"GroupState\x12\x1b\n" +
+	"\x17GROUP_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12GROUP_STATE_ACTIVE\x10\x01\x12\x19\n" +
+	"\x15GROUP_STATE_SUSPENDED\x10\x02B1Z/github.com/pembadb/pemba/proto/pemba/v1;pembav1b\x06proto3"
 
 var (
 	file_pemba_v1_group_proto_rawDescOnce sync.Once
@@ -1663,56 +1985,63 @@ func file_pemba_v1_group_proto_rawDescGZIP() []byte {
 	return file_pemba_v1_group_proto_rawDescData
 }
 
-var file_pemba_v1_group_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_pemba_v1_group_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_pemba_v1_group_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_pemba_v1_group_proto_goTypes = []any{
-	(*Group)(nil),                  // 0: pemba.v1.Group
-	(*Member)(nil),                 // 1: pemba.v1.Member
-	(*GetGroupRequest)(nil),        // 2: pemba.v1.GetGroupRequest
-	(*GetGroupResponse)(nil),       // 3: pemba.v1.GetGroupResponse
-	(*ListGroupsRequest)(nil),      // 4: pemba.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),     // 5: pemba.v1.ListGroupsResponse
-	(*CreateGroupRequest)(nil),     // 6: pemba.v1.CreateGroupRequest
-	(*CreateGroupResponse)(nil),    // 7: pemba.v1.CreateGroupResponse
-	(*UpdateGroupRequest)(nil),     // 8: pemba.v1.UpdateGroupRequest
-	(*UpdateGroupResponse)(nil),    // 9: pemba.v1.UpdateGroupResponse
-	(*DeleteGroupRequest)(nil),     // 10: pemba.v1.DeleteGroupRequest
-	(*DeleteGroupResponse)(nil),    // 11: pemba.v1.DeleteGroupResponse
-	(*EraseGroupRequest)(nil),      // 12: pemba.v1.EraseGroupRequest
-	(*EraseGroupResponse)(nil),     // 13: pemba.v1.EraseGroupResponse
-	(*ListMembersRequest)(nil),     // 14: pemba.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),    // 15: pemba.v1.ListMembersResponse
-	(*AddMembersRequest)(nil),      // 16: pemba.v1.AddMembersRequest
-	(*AddMembersResponse)(nil),     // 17: pemba.v1.AddMembersResponse
-	(*RemoveMembersRequest)(nil),   // 18: pemba.v1.RemoveMembersRequest
-	(*RemoveMembersResponse)(nil),  // 19: pemba.v1.RemoveMembersResponse
-	(*ReplaceMembersRequest)(nil),  // 20: pemba.v1.ReplaceMembersRequest
-	(*ReplaceMembersResponse)(nil), // 21: pemba.v1.ReplaceMembersResponse
-	(*structpb.Struct)(nil),        // 22: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),  // 23: google.protobuf.Timestamp
-	(*Consistency)(nil),            // 24: pemba.v1.Consistency
+	(GroupState)(0),                 // 0: pemba.v1.GroupState
+	(*Group)(nil),                   // 1: pemba.v1.Group
+	(*Member)(nil),                  // 2: pemba.v1.Member
+	(*GetGroupRequest)(nil),         // 3: pemba.v1.GetGroupRequest
+	(*GetGroupResponse)(nil),        // 4: pemba.v1.GetGroupResponse
+	(*ListGroupsRequest)(nil),       // 5: pemba.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),      // 6: pemba.v1.ListGroupsResponse
+	(*CreateGroupRequest)(nil),      // 7: pemba.v1.CreateGroupRequest
+	(*CreateGroupResponse)(nil),     // 8: pemba.v1.CreateGroupResponse
+	(*UpdateGroupRequest)(nil),      // 9: pemba.v1.UpdateGroupRequest
+	(*UpdateGroupResponse)(nil),     // 10: pemba.v1.UpdateGroupResponse
+	(*SuspendGroupRequest)(nil),     // 11: pemba.v1.SuspendGroupRequest
+	(*SuspendGroupResponse)(nil),    // 12: pemba.v1.SuspendGroupResponse
+	(*ReactivateGroupRequest)(nil),  // 13: pemba.v1.ReactivateGroupRequest
+	(*ReactivateGroupResponse)(nil), // 14: pemba.v1.ReactivateGroupResponse
+	(*DeleteGroupRequest)(nil),      // 15: pemba.v1.DeleteGroupRequest
+	(*DeleteGroupResponse)(nil),     // 16: pemba.v1.DeleteGroupResponse
+	(*EraseGroupRequest)(nil),       // 17: pemba.v1.EraseGroupRequest
+	(*EraseGroupResponse)(nil),      // 18: pemba.v1.EraseGroupResponse
+	(*ListMembersRequest)(nil),      // 19: pemba.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),     // 20: pemba.v1.ListMembersResponse
+	(*AddMembersRequest)(nil),       // 21: pemba.v1.AddMembersRequest
+	(*AddMembersResponse)(nil),      // 22: pemba.v1.AddMembersResponse
+	(*RemoveMembersRequest)(nil),    // 23: pemba.v1.RemoveMembersRequest
+	(*RemoveMembersResponse)(nil),   // 24: pemba.v1.RemoveMembersResponse
+	(*ReplaceMembersRequest)(nil),   // 25: pemba.v1.ReplaceMembersRequest
+	(*ReplaceMembersResponse)(nil),  // 26: pemba.v1.ReplaceMembersResponse
+	(*structpb.Struct)(nil),         // 27: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),   // 28: google.protobuf.Timestamp
+	(*Consistency)(nil),             // 29: pemba.v1.Consistency
 }
 var file_pemba_v1_group_proto_depIdxs = []int32{
-	22, // 0: pemba.v1.Group.attributes:type_name -> google.protobuf.Struct
-	23, // 1: pemba.v1.Group.created:type_name -> google.protobuf.Timestamp
-	23, // 2: pemba.v1.Group.updated:type_name -> google.protobuf.Timestamp
-	24, // 3: pemba.v1.GetGroupRequest.consistency:type_name -> pemba.v1.Consistency
-	0,  // 4: pemba.v1.GetGroupResponse.group:type_name -> pemba.v1.Group
-	24, // 5: pemba.v1.ListGroupsRequest.consistency:type_name -> pemba.v1.Consistency
-	0,  // 6: pemba.v1.ListGroupsResponse.groups:type_name -> pemba.v1.Group
-	22, // 7: pemba.v1.CreateGroupRequest.attributes:type_name -> google.protobuf.Struct
-	1,  // 8: pemba.v1.CreateGroupRequest.members:type_name -> pemba.v1.Member
-	22, // 9: pemba.v1.UpdateGroupRequest.attributes:type_name -> google.protobuf.Struct
-	0,  // 10: pemba.v1.UpdateGroupResponse.group:type_name -> pemba.v1.Group
-	24, // 11: pemba.v1.ListMembersRequest.consistency:type_name -> pemba.v1.Consistency
-	1,  // 12: pemba.v1.ListMembersResponse.members:type_name -> pemba.v1.Member
-	1,  // 13: pemba.v1.AddMembersRequest.members:type_name -> pemba.v1.Member
-	1,  // 14: pemba.v1.RemoveMembersRequest.members:type_name -> pemba.v1.Member
-	1,  // 15: pemba.v1.ReplaceMembersRequest.members:type_name -> pemba.v1.Member
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	27, // 0: pemba.v1.Group.attributes:type_name -> google.protobuf.Struct
+	28, // 1: pemba.v1.Group.created:type_name -> google.protobuf.Timestamp
+	28, // 2: pemba.v1.Group.updated:type_name -> google.protobuf.Timestamp
+	0,  // 3: pemba.v1.Group.state:type_name -> pemba.v1.GroupState
+	29, // 4: pemba.v1.GetGroupRequest.consistency:type_name -> pemba.v1.Consistency
+	1,  // 5: pemba.v1.GetGroupResponse.group:type_name -> pemba.v1.Group
+	29, // 6: pemba.v1.ListGroupsRequest.consistency:type_name -> pemba.v1.Consistency
+	1,  // 7: pemba.v1.ListGroupsResponse.groups:type_name -> pemba.v1.Group
+	27, // 8: pemba.v1.CreateGroupRequest.attributes:type_name -> google.protobuf.Struct
+	2,  // 9: pemba.v1.CreateGroupRequest.members:type_name -> pemba.v1.Member
+	27, // 10: pemba.v1.UpdateGroupRequest.attributes:type_name -> google.protobuf.Struct
+	1,  // 11: pemba.v1.UpdateGroupResponse.group:type_name -> pemba.v1.Group
+	29, // 12: pemba.v1.ListMembersRequest.consistency:type_name -> pemba.v1.Consistency
+	2,  // 13: pemba.v1.ListMembersResponse.members:type_name -> pemba.v1.Member
+	2,  // 14: pemba.v1.AddMembersRequest.members:type_name -> pemba.v1.Member
+	2,  // 15: pemba.v1.RemoveMembersRequest.members:type_name -> pemba.v1.Member
+	2,  // 16: pemba.v1.ReplaceMembersRequest.members:type_name -> pemba.v1.Member
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_pemba_v1_group_proto_init() }
@@ -1730,13 +2059,14 @@ func file_pemba_v1_group_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pemba_v1_group_proto_rawDesc), len(file_pemba_v1_group_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   22,
+			NumEnums:      1,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_pemba_v1_group_proto_goTypes,
 		DependencyIndexes: file_pemba_v1_group_proto_depIdxs,
+		EnumInfos:         file_pemba_v1_group_proto_enumTypes,
 		MessageInfos:      file_pemba_v1_group_proto_msgTypes,
 	}.Build()
 	File_pemba_v1_group_proto = out.File

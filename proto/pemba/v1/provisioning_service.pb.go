@@ -202,7 +202,7 @@ const file_pemba_v1_provisioning_service_proto_rawDesc = "" +
 	"\x06zookie\x18\x02 \x01(\tR\x06zookie\x12)\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x13.pemba.v1.UserStateR\x05state\x120\n" +
 	"\aremoved\x18\x04 \x03(\v2\x16.pemba.v1.RelationshipR\aremoved\x12\x1a\n" +
-	"\bcomplete\x18\x05 \x01(\bR\bcomplete2\xf0\v\n" +
+	"\bcomplete\x18\x05 \x01(\bR\bcomplete2\x97\r\n" +
 	"\x13ProvisioningService\x12>\n" +
 	"\aGetUser\x12\x18.pemba.v1.GetUserRequest\x1a\x19.pemba.v1.GetUserResponse\x12D\n" +
 	"\tListUsers\x12\x1a.pemba.v1.ListUsersRequest\x1a\x1b.pemba.v1.ListUsersResponse\x12G\n" +
@@ -219,7 +219,9 @@ const file_pemba_v1_provisioning_service_proto_rawDesc = "" +
 	"\n" +
 	"ListGroups\x12\x1b.pemba.v1.ListGroupsRequest\x1a\x1c.pemba.v1.ListGroupsResponse\x12J\n" +
 	"\vCreateGroup\x12\x1c.pemba.v1.CreateGroupRequest\x1a\x1d.pemba.v1.CreateGroupResponse\x12J\n" +
-	"\vUpdateGroup\x12\x1c.pemba.v1.UpdateGroupRequest\x1a\x1d.pemba.v1.UpdateGroupResponse\x12J\n" +
+	"\vUpdateGroup\x12\x1c.pemba.v1.UpdateGroupRequest\x1a\x1d.pemba.v1.UpdateGroupResponse\x12M\n" +
+	"\fSuspendGroup\x12\x1d.pemba.v1.SuspendGroupRequest\x1a\x1e.pemba.v1.SuspendGroupResponse\x12V\n" +
+	"\x0fReactivateGroup\x12 .pemba.v1.ReactivateGroupRequest\x1a!.pemba.v1.ReactivateGroupResponse\x12J\n" +
 	"\vDeleteGroup\x12\x1c.pemba.v1.DeleteGroupRequest\x1a\x1d.pemba.v1.DeleteGroupResponse\x12G\n" +
 	"\n" +
 	"EraseGroup\x12\x1b.pemba.v1.EraseGroupRequest\x1a\x1c.pemba.v1.EraseGroupResponse\x12J\n" +
@@ -245,48 +247,52 @@ func file_pemba_v1_provisioning_service_proto_rawDescGZIP() []byte {
 
 var file_pemba_v1_provisioning_service_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_pemba_v1_provisioning_service_proto_goTypes = []any{
-	(*OffboardRequest)(nil),        // 0: pemba.v1.OffboardRequest
-	(*OffboardResponse)(nil),       // 1: pemba.v1.OffboardResponse
-	(UserState)(0),                 // 2: pemba.v1.UserState
-	(*Relationship)(nil),           // 3: pemba.v1.Relationship
-	(*GetUserRequest)(nil),         // 4: pemba.v1.GetUserRequest
-	(*ListUsersRequest)(nil),       // 5: pemba.v1.ListUsersRequest
-	(*CreateUserRequest)(nil),      // 6: pemba.v1.CreateUserRequest
-	(*UpdateUserRequest)(nil),      // 7: pemba.v1.UpdateUserRequest
-	(*SuspendUserRequest)(nil),     // 8: pemba.v1.SuspendUserRequest
-	(*ReactivateUserRequest)(nil),  // 9: pemba.v1.ReactivateUserRequest
-	(*DeleteUserRequest)(nil),      // 10: pemba.v1.DeleteUserRequest
-	(*EraseUserRequest)(nil),       // 11: pemba.v1.EraseUserRequest
-	(*GetGroupRequest)(nil),        // 12: pemba.v1.GetGroupRequest
-	(*ListGroupsRequest)(nil),      // 13: pemba.v1.ListGroupsRequest
-	(*CreateGroupRequest)(nil),     // 14: pemba.v1.CreateGroupRequest
-	(*UpdateGroupRequest)(nil),     // 15: pemba.v1.UpdateGroupRequest
-	(*DeleteGroupRequest)(nil),     // 16: pemba.v1.DeleteGroupRequest
-	(*EraseGroupRequest)(nil),      // 17: pemba.v1.EraseGroupRequest
-	(*ListMembersRequest)(nil),     // 18: pemba.v1.ListMembersRequest
-	(*AddMembersRequest)(nil),      // 19: pemba.v1.AddMembersRequest
-	(*RemoveMembersRequest)(nil),   // 20: pemba.v1.RemoveMembersRequest
-	(*ReplaceMembersRequest)(nil),  // 21: pemba.v1.ReplaceMembersRequest
-	(*ApplyDirectoryRequest)(nil),  // 22: pemba.v1.ApplyDirectoryRequest
-	(*GetUserResponse)(nil),        // 23: pemba.v1.GetUserResponse
-	(*ListUsersResponse)(nil),      // 24: pemba.v1.ListUsersResponse
-	(*CreateUserResponse)(nil),     // 25: pemba.v1.CreateUserResponse
-	(*UpdateUserResponse)(nil),     // 26: pemba.v1.UpdateUserResponse
-	(*SuspendUserResponse)(nil),    // 27: pemba.v1.SuspendUserResponse
-	(*ReactivateUserResponse)(nil), // 28: pemba.v1.ReactivateUserResponse
-	(*DeleteUserResponse)(nil),     // 29: pemba.v1.DeleteUserResponse
-	(*EraseUserResponse)(nil),      // 30: pemba.v1.EraseUserResponse
-	(*GetGroupResponse)(nil),       // 31: pemba.v1.GetGroupResponse
-	(*ListGroupsResponse)(nil),     // 32: pemba.v1.ListGroupsResponse
-	(*CreateGroupResponse)(nil),    // 33: pemba.v1.CreateGroupResponse
-	(*UpdateGroupResponse)(nil),    // 34: pemba.v1.UpdateGroupResponse
-	(*DeleteGroupResponse)(nil),    // 35: pemba.v1.DeleteGroupResponse
-	(*EraseGroupResponse)(nil),     // 36: pemba.v1.EraseGroupResponse
-	(*ListMembersResponse)(nil),    // 37: pemba.v1.ListMembersResponse
-	(*AddMembersResponse)(nil),     // 38: pemba.v1.AddMembersResponse
-	(*RemoveMembersResponse)(nil),  // 39: pemba.v1.RemoveMembersResponse
-	(*ReplaceMembersResponse)(nil), // 40: pemba.v1.ReplaceMembersResponse
-	(*ApplyDirectoryResponse)(nil), // 41: pemba.v1.ApplyDirectoryResponse
+	(*OffboardRequest)(nil),         // 0: pemba.v1.OffboardRequest
+	(*OffboardResponse)(nil),        // 1: pemba.v1.OffboardResponse
+	(UserState)(0),                  // 2: pemba.v1.UserState
+	(*Relationship)(nil),            // 3: pemba.v1.Relationship
+	(*GetUserRequest)(nil),          // 4: pemba.v1.GetUserRequest
+	(*ListUsersRequest)(nil),        // 5: pemba.v1.ListUsersRequest
+	(*CreateUserRequest)(nil),       // 6: pemba.v1.CreateUserRequest
+	(*UpdateUserRequest)(nil),       // 7: pemba.v1.UpdateUserRequest
+	(*SuspendUserRequest)(nil),      // 8: pemba.v1.SuspendUserRequest
+	(*ReactivateUserRequest)(nil),   // 9: pemba.v1.ReactivateUserRequest
+	(*DeleteUserRequest)(nil),       // 10: pemba.v1.DeleteUserRequest
+	(*EraseUserRequest)(nil),        // 11: pemba.v1.EraseUserRequest
+	(*GetGroupRequest)(nil),         // 12: pemba.v1.GetGroupRequest
+	(*ListGroupsRequest)(nil),       // 13: pemba.v1.ListGroupsRequest
+	(*CreateGroupRequest)(nil),      // 14: pemba.v1.CreateGroupRequest
+	(*UpdateGroupRequest)(nil),      // 15: pemba.v1.UpdateGroupRequest
+	(*SuspendGroupRequest)(nil),     // 16: pemba.v1.SuspendGroupRequest
+	(*ReactivateGroupRequest)(nil),  // 17: pemba.v1.ReactivateGroupRequest
+	(*DeleteGroupRequest)(nil),      // 18: pemba.v1.DeleteGroupRequest
+	(*EraseGroupRequest)(nil),       // 19: pemba.v1.EraseGroupRequest
+	(*ListMembersRequest)(nil),      // 20: pemba.v1.ListMembersRequest
+	(*AddMembersRequest)(nil),       // 21: pemba.v1.AddMembersRequest
+	(*RemoveMembersRequest)(nil),    // 22: pemba.v1.RemoveMembersRequest
+	(*ReplaceMembersRequest)(nil),   // 23: pemba.v1.ReplaceMembersRequest
+	(*ApplyDirectoryRequest)(nil),   // 24: pemba.v1.ApplyDirectoryRequest
+	(*GetUserResponse)(nil),         // 25: pemba.v1.GetUserResponse
+	(*ListUsersResponse)(nil),       // 26: pemba.v1.ListUsersResponse
+	(*CreateUserResponse)(nil),      // 27: pemba.v1.CreateUserResponse
+	(*UpdateUserResponse)(nil),      // 28: pemba.v1.UpdateUserResponse
+	(*SuspendUserResponse)(nil),     // 29: pemba.v1.SuspendUserResponse
+	(*ReactivateUserResponse)(nil),  // 30: pemba.v1.ReactivateUserResponse
+	(*DeleteUserResponse)(nil),      // 31: pemba.v1.DeleteUserResponse
+	(*EraseUserResponse)(nil),       // 32: pemba.v1.EraseUserResponse
+	(*GetGroupResponse)(nil),        // 33: pemba.v1.GetGroupResponse
+	(*ListGroupsResponse)(nil),      // 34: pemba.v1.ListGroupsResponse
+	(*CreateGroupResponse)(nil),     // 35: pemba.v1.CreateGroupResponse
+	(*UpdateGroupResponse)(nil),     // 36: pemba.v1.UpdateGroupResponse
+	(*SuspendGroupResponse)(nil),    // 37: pemba.v1.SuspendGroupResponse
+	(*ReactivateGroupResponse)(nil), // 38: pemba.v1.ReactivateGroupResponse
+	(*DeleteGroupResponse)(nil),     // 39: pemba.v1.DeleteGroupResponse
+	(*EraseGroupResponse)(nil),      // 40: pemba.v1.EraseGroupResponse
+	(*ListMembersResponse)(nil),     // 41: pemba.v1.ListMembersResponse
+	(*AddMembersResponse)(nil),      // 42: pemba.v1.AddMembersResponse
+	(*RemoveMembersResponse)(nil),   // 43: pemba.v1.RemoveMembersResponse
+	(*ReplaceMembersResponse)(nil),  // 44: pemba.v1.ReplaceMembersResponse
+	(*ApplyDirectoryResponse)(nil),  // 45: pemba.v1.ApplyDirectoryResponse
 }
 var file_pemba_v1_provisioning_service_proto_depIdxs = []int32{
 	2,  // 0: pemba.v1.OffboardResponse.state:type_name -> pemba.v1.UserState
@@ -303,36 +309,40 @@ var file_pemba_v1_provisioning_service_proto_depIdxs = []int32{
 	13, // 11: pemba.v1.ProvisioningService.ListGroups:input_type -> pemba.v1.ListGroupsRequest
 	14, // 12: pemba.v1.ProvisioningService.CreateGroup:input_type -> pemba.v1.CreateGroupRequest
 	15, // 13: pemba.v1.ProvisioningService.UpdateGroup:input_type -> pemba.v1.UpdateGroupRequest
-	16, // 14: pemba.v1.ProvisioningService.DeleteGroup:input_type -> pemba.v1.DeleteGroupRequest
-	17, // 15: pemba.v1.ProvisioningService.EraseGroup:input_type -> pemba.v1.EraseGroupRequest
-	18, // 16: pemba.v1.ProvisioningService.ListMembers:input_type -> pemba.v1.ListMembersRequest
-	19, // 17: pemba.v1.ProvisioningService.AddMembers:input_type -> pemba.v1.AddMembersRequest
-	20, // 18: pemba.v1.ProvisioningService.RemoveMembers:input_type -> pemba.v1.RemoveMembersRequest
-	21, // 19: pemba.v1.ProvisioningService.ReplaceMembers:input_type -> pemba.v1.ReplaceMembersRequest
-	0,  // 20: pemba.v1.ProvisioningService.Offboard:input_type -> pemba.v1.OffboardRequest
-	22, // 21: pemba.v1.ProvisioningService.ApplyDirectory:input_type -> pemba.v1.ApplyDirectoryRequest
-	23, // 22: pemba.v1.ProvisioningService.GetUser:output_type -> pemba.v1.GetUserResponse
-	24, // 23: pemba.v1.ProvisioningService.ListUsers:output_type -> pemba.v1.ListUsersResponse
-	25, // 24: pemba.v1.ProvisioningService.CreateUser:output_type -> pemba.v1.CreateUserResponse
-	26, // 25: pemba.v1.ProvisioningService.UpdateUser:output_type -> pemba.v1.UpdateUserResponse
-	27, // 26: pemba.v1.ProvisioningService.SuspendUser:output_type -> pemba.v1.SuspendUserResponse
-	28, // 27: pemba.v1.ProvisioningService.ReactivateUser:output_type -> pemba.v1.ReactivateUserResponse
-	29, // 28: pemba.v1.ProvisioningService.DeleteUser:output_type -> pemba.v1.DeleteUserResponse
-	30, // 29: pemba.v1.ProvisioningService.EraseUser:output_type -> pemba.v1.EraseUserResponse
-	31, // 30: pemba.v1.ProvisioningService.GetGroup:output_type -> pemba.v1.GetGroupResponse
-	32, // 31: pemba.v1.ProvisioningService.ListGroups:output_type -> pemba.v1.ListGroupsResponse
-	33, // 32: pemba.v1.ProvisioningService.CreateGroup:output_type -> pemba.v1.CreateGroupResponse
-	34, // 33: pemba.v1.ProvisioningService.UpdateGroup:output_type -> pemba.v1.UpdateGroupResponse
-	35, // 34: pemba.v1.ProvisioningService.DeleteGroup:output_type -> pemba.v1.DeleteGroupResponse
-	36, // 35: pemba.v1.ProvisioningService.EraseGroup:output_type -> pemba.v1.EraseGroupResponse
-	37, // 36: pemba.v1.ProvisioningService.ListMembers:output_type -> pemba.v1.ListMembersResponse
-	38, // 37: pemba.v1.ProvisioningService.AddMembers:output_type -> pemba.v1.AddMembersResponse
-	39, // 38: pemba.v1.ProvisioningService.RemoveMembers:output_type -> pemba.v1.RemoveMembersResponse
-	40, // 39: pemba.v1.ProvisioningService.ReplaceMembers:output_type -> pemba.v1.ReplaceMembersResponse
-	1,  // 40: pemba.v1.ProvisioningService.Offboard:output_type -> pemba.v1.OffboardResponse
-	41, // 41: pemba.v1.ProvisioningService.ApplyDirectory:output_type -> pemba.v1.ApplyDirectoryResponse
-	22, // [22:42] is the sub-list for method output_type
-	2,  // [2:22] is the sub-list for method input_type
+	16, // 14: pemba.v1.ProvisioningService.SuspendGroup:input_type -> pemba.v1.SuspendGroupRequest
+	17, // 15: pemba.v1.ProvisioningService.ReactivateGroup:input_type -> pemba.v1.ReactivateGroupRequest
+	18, // 16: pemba.v1.ProvisioningService.DeleteGroup:input_type -> pemba.v1.DeleteGroupRequest
+	19, // 17: pemba.v1.ProvisioningService.EraseGroup:input_type -> pemba.v1.EraseGroupRequest
+	20, // 18: pemba.v1.ProvisioningService.ListMembers:input_type -> pemba.v1.ListMembersRequest
+	21, // 19: pemba.v1.ProvisioningService.AddMembers:input_type -> pemba.v1.AddMembersRequest
+	22, // 20: pemba.v1.ProvisioningService.RemoveMembers:input_type -> pemba.v1.RemoveMembersRequest
+	23, // 21: pemba.v1.ProvisioningService.ReplaceMembers:input_type -> pemba.v1.ReplaceMembersRequest
+	0,  // 22: pemba.v1.ProvisioningService.Offboard:input_type -> pemba.v1.OffboardRequest
+	24, // 23: pemba.v1.ProvisioningService.ApplyDirectory:input_type -> pemba.v1.ApplyDirectoryRequest
+	25, // 24: pemba.v1.ProvisioningService.GetUser:output_type -> pemba.v1.GetUserResponse
+	26, // 25: pemba.v1.ProvisioningService.ListUsers:output_type -> pemba.v1.ListUsersResponse
+	27, // 26: pemba.v1.ProvisioningService.CreateUser:output_type -> pemba.v1.CreateUserResponse
+	28, // 27: pemba.v1.ProvisioningService.UpdateUser:output_type -> pemba.v1.UpdateUserResponse
+	29, // 28: pemba.v1.ProvisioningService.SuspendUser:output_type -> pemba.v1.SuspendUserResponse
+	30, // 29: pemba.v1.ProvisioningService.ReactivateUser:output_type -> pemba.v1.ReactivateUserResponse
+	31, // 30: pemba.v1.ProvisioningService.DeleteUser:output_type -> pemba.v1.DeleteUserResponse
+	32, // 31: pemba.v1.ProvisioningService.EraseUser:output_type -> pemba.v1.EraseUserResponse
+	33, // 32: pemba.v1.ProvisioningService.GetGroup:output_type -> pemba.v1.GetGroupResponse
+	34, // 33: pemba.v1.ProvisioningService.ListGroups:output_type -> pemba.v1.ListGroupsResponse
+	35, // 34: pemba.v1.ProvisioningService.CreateGroup:output_type -> pemba.v1.CreateGroupResponse
+	36, // 35: pemba.v1.ProvisioningService.UpdateGroup:output_type -> pemba.v1.UpdateGroupResponse
+	37, // 36: pemba.v1.ProvisioningService.SuspendGroup:output_type -> pemba.v1.SuspendGroupResponse
+	38, // 37: pemba.v1.ProvisioningService.ReactivateGroup:output_type -> pemba.v1.ReactivateGroupResponse
+	39, // 38: pemba.v1.ProvisioningService.DeleteGroup:output_type -> pemba.v1.DeleteGroupResponse
+	40, // 39: pemba.v1.ProvisioningService.EraseGroup:output_type -> pemba.v1.EraseGroupResponse
+	41, // 40: pemba.v1.ProvisioningService.ListMembers:output_type -> pemba.v1.ListMembersResponse
+	42, // 41: pemba.v1.ProvisioningService.AddMembers:output_type -> pemba.v1.AddMembersResponse
+	43, // 42: pemba.v1.ProvisioningService.RemoveMembers:output_type -> pemba.v1.RemoveMembersResponse
+	44, // 43: pemba.v1.ProvisioningService.ReplaceMembers:output_type -> pemba.v1.ReplaceMembersResponse
+	1,  // 44: pemba.v1.ProvisioningService.Offboard:output_type -> pemba.v1.OffboardResponse
+	45, // 45: pemba.v1.ProvisioningService.ApplyDirectory:output_type -> pemba.v1.ApplyDirectoryResponse
+	24, // [24:46] is the sub-list for method output_type
+	2,  // [2:24] is the sub-list for method input_type
 	2,  // [2:2] is the sub-list for extension type_name
 	2,  // [2:2] is the sub-list for extension extendee
 	0,  // [0:2] is the sub-list for field type_name

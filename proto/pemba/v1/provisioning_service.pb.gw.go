@@ -359,6 +359,60 @@ func local_request_ProvisioningService_UpdateGroup_0(ctx context.Context, marsha
 	return msg, metadata, err
 }
 
+func request_ProvisioningService_SuspendGroup_0(ctx context.Context, marshaler runtime.Marshaler, client ProvisioningServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq SuspendGroupRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.SuspendGroup(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_ProvisioningService_SuspendGroup_0(ctx context.Context, marshaler runtime.Marshaler, server ProvisioningServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq SuspendGroupRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	msg, err := server.SuspendGroup(ctx, &protoReq)
+	return msg, metadata, err
+}
+
+func request_ProvisioningService_ReactivateGroup_0(ctx context.Context, marshaler runtime.Marshaler, client ProvisioningServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ReactivateGroupRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.ReactivateGroup(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_ProvisioningService_ReactivateGroup_0(ctx context.Context, marshaler runtime.Marshaler, server ProvisioningServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ReactivateGroupRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	msg, err := server.ReactivateGroup(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 func request_ProvisioningService_DeleteGroup_0(ctx context.Context, marshaler runtime.Marshaler, client ProvisioningServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
 		protoReq DeleteGroupRequest
@@ -833,6 +887,46 @@ func RegisterProvisioningServiceHandlerServer(ctx context.Context, mux *runtime.
 		}
 		forward_ProvisioningService_UpdateGroup_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_ProvisioningService_SuspendGroup_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/pemba.v1.ProvisioningService/SuspendGroup", runtime.WithHTTPPathPattern("/pemba.v1.ProvisioningService/SuspendGroup"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_ProvisioningService_SuspendGroup_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_ProvisioningService_SuspendGroup_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_ProvisioningService_ReactivateGroup_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/pemba.v1.ProvisioningService/ReactivateGroup", runtime.WithHTTPPathPattern("/pemba.v1.ProvisioningService/ReactivateGroup"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_ProvisioningService_ReactivateGroup_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_ProvisioningService_ReactivateGroup_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_ProvisioningService_DeleteGroup_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -1211,6 +1305,40 @@ func RegisterProvisioningServiceHandlerClient(ctx context.Context, mux *runtime.
 		}
 		forward_ProvisioningService_UpdateGroup_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_ProvisioningService_SuspendGroup_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/pemba.v1.ProvisioningService/SuspendGroup", runtime.WithHTTPPathPattern("/pemba.v1.ProvisioningService/SuspendGroup"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_ProvisioningService_SuspendGroup_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_ProvisioningService_SuspendGroup_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_ProvisioningService_ReactivateGroup_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/pemba.v1.ProvisioningService/ReactivateGroup", runtime.WithHTTPPathPattern("/pemba.v1.ProvisioningService/ReactivateGroup"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_ProvisioningService_ReactivateGroup_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_ProvisioningService_ReactivateGroup_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_ProvisioningService_DeleteGroup_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -1351,47 +1479,51 @@ func RegisterProvisioningServiceHandlerClient(ctx context.Context, mux *runtime.
 }
 
 var (
-	pattern_ProvisioningService_GetUser_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "get"}, ""))
-	pattern_ProvisioningService_ListUsers_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "list"}, ""))
-	pattern_ProvisioningService_CreateUser_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "create"}, ""))
-	pattern_ProvisioningService_UpdateUser_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "update"}, ""))
-	pattern_ProvisioningService_SuspendUser_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "suspend"}, ""))
-	pattern_ProvisioningService_ReactivateUser_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "reactivate"}, ""))
-	pattern_ProvisioningService_DeleteUser_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "delete"}, ""))
-	pattern_ProvisioningService_EraseUser_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "erase"}, ""))
-	pattern_ProvisioningService_GetGroup_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "get"}, ""))
-	pattern_ProvisioningService_ListGroups_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "list"}, ""))
-	pattern_ProvisioningService_CreateGroup_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "create"}, ""))
-	pattern_ProvisioningService_UpdateGroup_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "update"}, ""))
-	pattern_ProvisioningService_DeleteGroup_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "delete"}, ""))
-	pattern_ProvisioningService_EraseGroup_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "erase"}, ""))
-	pattern_ProvisioningService_ListMembers_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "list-members"}, ""))
-	pattern_ProvisioningService_AddMembers_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "add-members"}, ""))
-	pattern_ProvisioningService_RemoveMembers_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "remove-members"}, ""))
-	pattern_ProvisioningService_ReplaceMembers_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "replace-members"}, ""))
-	pattern_ProvisioningService_Offboard_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "offboard"}, ""))
-	pattern_ProvisioningService_ApplyDirectory_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "directory", "apply"}, ""))
+	pattern_ProvisioningService_GetUser_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "get"}, ""))
+	pattern_ProvisioningService_ListUsers_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "list"}, ""))
+	pattern_ProvisioningService_CreateUser_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "create"}, ""))
+	pattern_ProvisioningService_UpdateUser_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "update"}, ""))
+	pattern_ProvisioningService_SuspendUser_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "suspend"}, ""))
+	pattern_ProvisioningService_ReactivateUser_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "reactivate"}, ""))
+	pattern_ProvisioningService_DeleteUser_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "delete"}, ""))
+	pattern_ProvisioningService_EraseUser_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "erase"}, ""))
+	pattern_ProvisioningService_GetGroup_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "get"}, ""))
+	pattern_ProvisioningService_ListGroups_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "list"}, ""))
+	pattern_ProvisioningService_CreateGroup_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "create"}, ""))
+	pattern_ProvisioningService_UpdateGroup_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "update"}, ""))
+	pattern_ProvisioningService_SuspendGroup_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"pemba.v1.ProvisioningService", "SuspendGroup"}, ""))
+	pattern_ProvisioningService_ReactivateGroup_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"pemba.v1.ProvisioningService", "ReactivateGroup"}, ""))
+	pattern_ProvisioningService_DeleteGroup_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "delete"}, ""))
+	pattern_ProvisioningService_EraseGroup_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "erase"}, ""))
+	pattern_ProvisioningService_ListMembers_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "list-members"}, ""))
+	pattern_ProvisioningService_AddMembers_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "add-members"}, ""))
+	pattern_ProvisioningService_RemoveMembers_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "remove-members"}, ""))
+	pattern_ProvisioningService_ReplaceMembers_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "replace-members"}, ""))
+	pattern_ProvisioningService_Offboard_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "users", "offboard"}, ""))
+	pattern_ProvisioningService_ApplyDirectory_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "directory", "apply"}, ""))
 )
 
 var (
-	forward_ProvisioningService_GetUser_0        = runtime.ForwardResponseMessage
-	forward_ProvisioningService_ListUsers_0      = runtime.ForwardResponseMessage
-	forward_ProvisioningService_CreateUser_0     = runtime.ForwardResponseMessage
-	forward_ProvisioningService_UpdateUser_0     = runtime.ForwardResponseMessage
-	forward_ProvisioningService_SuspendUser_0    = runtime.ForwardResponseMessage
-	forward_ProvisioningService_ReactivateUser_0 = runtime.ForwardResponseMessage
-	forward_ProvisioningService_DeleteUser_0     = runtime.ForwardResponseMessage
-	forward_ProvisioningService_EraseUser_0      = runtime.ForwardResponseMessage
-	forward_ProvisioningService_GetGroup_0       = runtime.ForwardResponseMessage
-	forward_ProvisioningService_ListGroups_0     = runtime.ForwardResponseMessage
-	forward_ProvisioningService_CreateGroup_0    = runtime.ForwardResponseMessage
-	forward_ProvisioningService_UpdateGroup_0    = runtime.ForwardResponseMessage
-	forward_ProvisioningService_DeleteGroup_0    = runtime.ForwardResponseMessage
-	forward_ProvisioningService_EraseGroup_0     = runtime.ForwardResponseMessage
-	forward_ProvisioningService_ListMembers_0    = runtime.ForwardResponseMessage
-	forward_ProvisioningService_AddMembers_0     = runtime.ForwardResponseMessage
-	forward_ProvisioningService_RemoveMembers_0  = runtime.ForwardResponseMessage
-	forward_ProvisioningService_ReplaceMembers_0 = runtime.ForwardResponseMessage
-	forward_ProvisioningService_Offboard_0       = runtime.ForwardResponseStream
-	forward_ProvisioningService_ApplyDirectory_0 = runtime.ForwardResponseStream
+	forward_ProvisioningService_GetUser_0         = runtime.ForwardResponseMessage
+	forward_ProvisioningService_ListUsers_0       = runtime.ForwardResponseMessage
+	forward_ProvisioningService_CreateUser_0      = runtime.ForwardResponseMessage
+	forward_ProvisioningService_UpdateUser_0      = runtime.ForwardResponseMessage
+	forward_ProvisioningService_SuspendUser_0     = runtime.ForwardResponseMessage
+	forward_ProvisioningService_ReactivateUser_0  = runtime.ForwardResponseMessage
+	forward_ProvisioningService_DeleteUser_0      = runtime.ForwardResponseMessage
+	forward_ProvisioningService_EraseUser_0       = runtime.ForwardResponseMessage
+	forward_ProvisioningService_GetGroup_0        = runtime.ForwardResponseMessage
+	forward_ProvisioningService_ListGroups_0      = runtime.ForwardResponseMessage
+	forward_ProvisioningService_CreateGroup_0     = runtime.ForwardResponseMessage
+	forward_ProvisioningService_UpdateGroup_0     = runtime.ForwardResponseMessage
+	forward_ProvisioningService_SuspendGroup_0    = runtime.ForwardResponseMessage
+	forward_ProvisioningService_ReactivateGroup_0 = runtime.ForwardResponseMessage
+	forward_ProvisioningService_DeleteGroup_0     = runtime.ForwardResponseMessage
+	forward_ProvisioningService_EraseGroup_0      = runtime.ForwardResponseMessage
+	forward_ProvisioningService_ListMembers_0     = runtime.ForwardResponseMessage
+	forward_ProvisioningService_AddMembers_0      = runtime.ForwardResponseMessage
+	forward_ProvisioningService_RemoveMembers_0   = runtime.ForwardResponseMessage
+	forward_ProvisioningService_ReplaceMembers_0  = runtime.ForwardResponseMessage
+	forward_ProvisioningService_Offboard_0        = runtime.ForwardResponseStream
+	forward_ProvisioningService_ApplyDirectory_0  = runtime.ForwardResponseStream
 )

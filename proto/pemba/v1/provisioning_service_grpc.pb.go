@@ -19,26 +19,28 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ProvisioningService_GetUser_FullMethodName        = "/pemba.v1.ProvisioningService/GetUser"
-	ProvisioningService_ListUsers_FullMethodName      = "/pemba.v1.ProvisioningService/ListUsers"
-	ProvisioningService_CreateUser_FullMethodName     = "/pemba.v1.ProvisioningService/CreateUser"
-	ProvisioningService_UpdateUser_FullMethodName     = "/pemba.v1.ProvisioningService/UpdateUser"
-	ProvisioningService_SuspendUser_FullMethodName    = "/pemba.v1.ProvisioningService/SuspendUser"
-	ProvisioningService_ReactivateUser_FullMethodName = "/pemba.v1.ProvisioningService/ReactivateUser"
-	ProvisioningService_DeleteUser_FullMethodName     = "/pemba.v1.ProvisioningService/DeleteUser"
-	ProvisioningService_EraseUser_FullMethodName      = "/pemba.v1.ProvisioningService/EraseUser"
-	ProvisioningService_GetGroup_FullMethodName       = "/pemba.v1.ProvisioningService/GetGroup"
-	ProvisioningService_ListGroups_FullMethodName     = "/pemba.v1.ProvisioningService/ListGroups"
-	ProvisioningService_CreateGroup_FullMethodName    = "/pemba.v1.ProvisioningService/CreateGroup"
-	ProvisioningService_UpdateGroup_FullMethodName    = "/pemba.v1.ProvisioningService/UpdateGroup"
-	ProvisioningService_DeleteGroup_FullMethodName    = "/pemba.v1.ProvisioningService/DeleteGroup"
-	ProvisioningService_EraseGroup_FullMethodName     = "/pemba.v1.ProvisioningService/EraseGroup"
-	ProvisioningService_ListMembers_FullMethodName    = "/pemba.v1.ProvisioningService/ListMembers"
-	ProvisioningService_AddMembers_FullMethodName     = "/pemba.v1.ProvisioningService/AddMembers"
-	ProvisioningService_RemoveMembers_FullMethodName  = "/pemba.v1.ProvisioningService/RemoveMembers"
-	ProvisioningService_ReplaceMembers_FullMethodName = "/pemba.v1.ProvisioningService/ReplaceMembers"
-	ProvisioningService_Offboard_FullMethodName       = "/pemba.v1.ProvisioningService/Offboard"
-	ProvisioningService_ApplyDirectory_FullMethodName = "/pemba.v1.ProvisioningService/ApplyDirectory"
+	ProvisioningService_GetUser_FullMethodName         = "/pemba.v1.ProvisioningService/GetUser"
+	ProvisioningService_ListUsers_FullMethodName       = "/pemba.v1.ProvisioningService/ListUsers"
+	ProvisioningService_CreateUser_FullMethodName      = "/pemba.v1.ProvisioningService/CreateUser"
+	ProvisioningService_UpdateUser_FullMethodName      = "/pemba.v1.ProvisioningService/UpdateUser"
+	ProvisioningService_SuspendUser_FullMethodName     = "/pemba.v1.ProvisioningService/SuspendUser"
+	ProvisioningService_ReactivateUser_FullMethodName  = "/pemba.v1.ProvisioningService/ReactivateUser"
+	ProvisioningService_DeleteUser_FullMethodName      = "/pemba.v1.ProvisioningService/DeleteUser"
+	ProvisioningService_EraseUser_FullMethodName       = "/pemba.v1.ProvisioningService/EraseUser"
+	ProvisioningService_GetGroup_FullMethodName        = "/pemba.v1.ProvisioningService/GetGroup"
+	ProvisioningService_ListGroups_FullMethodName      = "/pemba.v1.ProvisioningService/ListGroups"
+	ProvisioningService_CreateGroup_FullMethodName     = "/pemba.v1.ProvisioningService/CreateGroup"
+	ProvisioningService_UpdateGroup_FullMethodName     = "/pemba.v1.ProvisioningService/UpdateGroup"
+	ProvisioningService_SuspendGroup_FullMethodName    = "/pemba.v1.ProvisioningService/SuspendGroup"
+	ProvisioningService_ReactivateGroup_FullMethodName = "/pemba.v1.ProvisioningService/ReactivateGroup"
+	ProvisioningService_DeleteGroup_FullMethodName     = "/pemba.v1.ProvisioningService/DeleteGroup"
+	ProvisioningService_EraseGroup_FullMethodName      = "/pemba.v1.ProvisioningService/EraseGroup"
+	ProvisioningService_ListMembers_FullMethodName     = "/pemba.v1.ProvisioningService/ListMembers"
+	ProvisioningService_AddMembers_FullMethodName      = "/pemba.v1.ProvisioningService/AddMembers"
+	ProvisioningService_RemoveMembers_FullMethodName   = "/pemba.v1.ProvisioningService/RemoveMembers"
+	ProvisioningService_ReplaceMembers_FullMethodName  = "/pemba.v1.ProvisioningService/ReplaceMembers"
+	ProvisioningService_Offboard_FullMethodName        = "/pemba.v1.ProvisioningService/Offboard"
+	ProvisioningService_ApplyDirectory_FullMethodName  = "/pemba.v1.ProvisioningService/ApplyDirectory"
 )
 
 // ProvisioningServiceClient is the client API for ProvisioningService service.
@@ -114,6 +116,15 @@ type ProvisioningServiceClient interface {
 	//
 	// Errors as of UpdateUser, with GROUP_NOT_FOUND and GROUP_EXISTS. Needs the role provisioner.
 	UpdateGroup(ctx context.Context, in *UpdateGroupRequest, opts ...grpc.CallOption) (*UpdateGroupResponse, error)
+	// SuspendGroup denies a group, where it is a subject itself, everything, and leaves its members what they have: what they
+	// have through the group they have themselves.
+	//
+	// Errors as of DeleteGroup. Needs the role provisioner.
+	SuspendGroup(ctx context.Context, in *SuspendGroupRequest, opts ...grpc.CallOption) (*SuspendGroupResponse, error)
+	// ReactivateGroup gives a suspended group everything back.
+	//
+	// Errors as of DeleteGroup. Needs the role provisioner.
+	ReactivateGroup(ctx context.Context, in *ReactivateGroupRequest, opts ...grpc.CallOption) (*ReactivateGroupResponse, error)
 	// DeleteGroup removes a group, its members' memberships in it and its own in other groups, in one change. Other
 	// relationships that name it stay, and give nobody anything.
 	//
@@ -291,6 +302,26 @@ func (c *provisioningServiceClient) UpdateGroup(ctx context.Context, in *UpdateG
 	return out, nil
 }
 
+func (c *provisioningServiceClient) SuspendGroup(ctx context.Context, in *SuspendGroupRequest, opts ...grpc.CallOption) (*SuspendGroupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SuspendGroupResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_SuspendGroup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *provisioningServiceClient) ReactivateGroup(ctx context.Context, in *ReactivateGroupRequest, opts ...grpc.CallOption) (*ReactivateGroupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReactivateGroupResponse)
+	err := c.cc.Invoke(ctx, ProvisioningService_ReactivateGroup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *provisioningServiceClient) DeleteGroup(ctx context.Context, in *DeleteGroupRequest, opts ...grpc.CallOption) (*DeleteGroupResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteGroupResponse)
@@ -456,6 +487,15 @@ type ProvisioningServiceServer interface {
 	//
 	// Errors as of UpdateUser, with GROUP_NOT_FOUND and GROUP_EXISTS. Needs the role provisioner.
 	UpdateGroup(context.Context, *UpdateGroupRequest) (*UpdateGroupResponse, error)
+	// SuspendGroup denies a group, where it is a subject itself, everything, and leaves its members what they have: what they
+	// have through the group they have themselves.
+	//
+	// Errors as of DeleteGroup. Needs the role provisioner.
+	SuspendGroup(context.Context, *SuspendGroupRequest) (*SuspendGroupResponse, error)
+	// ReactivateGroup gives a suspended group everything back.
+	//
+	// Errors as of DeleteGroup. Needs the role provisioner.
+	ReactivateGroup(context.Context, *ReactivateGroupRequest) (*ReactivateGroupResponse, error)
 	// DeleteGroup removes a group, its members' memberships in it and its own in other groups, in one change. Other
 	// relationships that name it stay, and give nobody anything.
 	//
@@ -548,6 +588,12 @@ func (UnimplementedProvisioningServiceServer) CreateGroup(context.Context, *Crea
 }
 func (UnimplementedProvisioningServiceServer) UpdateGroup(context.Context, *UpdateGroupRequest) (*UpdateGroupResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateGroup not implemented")
+}
+func (UnimplementedProvisioningServiceServer) SuspendGroup(context.Context, *SuspendGroupRequest) (*SuspendGroupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SuspendGroup not implemented")
+}
+func (UnimplementedProvisioningServiceServer) ReactivateGroup(context.Context, *ReactivateGroupRequest) (*ReactivateGroupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReactivateGroup not implemented")
 }
 func (UnimplementedProvisioningServiceServer) DeleteGroup(context.Context, *DeleteGroupRequest) (*DeleteGroupResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteGroup not implemented")
@@ -810,6 +856,42 @@ func _ProvisioningService_UpdateGroup_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ProvisioningService_SuspendGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SuspendGroupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).SuspendGroup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_SuspendGroup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).SuspendGroup(ctx, req.(*SuspendGroupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProvisioningService_ReactivateGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReactivateGroupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProvisioningServiceServer).ReactivateGroup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProvisioningService_ReactivateGroup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProvisioningServiceServer).ReactivateGroup(ctx, req.(*ReactivateGroupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ProvisioningService_DeleteGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteGroupRequest)
 	if err := dec(in); err != nil {
@@ -990,6 +1072,14 @@ var ProvisioningService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateGroup",
 			Handler:    _ProvisioningService_UpdateGroup_Handler,
+		},
+		{
+			MethodName: "SuspendGroup",
+			Handler:    _ProvisioningService_SuspendGroup_Handler,
+		},
+		{
+			MethodName: "ReactivateGroup",
+			Handler:    _ProvisioningService_ReactivateGroup_Handler,
 		},
 		{
 			MethodName: "DeleteGroup",

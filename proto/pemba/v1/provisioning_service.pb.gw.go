@@ -893,7 +893,7 @@ func RegisterProvisioningServiceHandlerServer(ctx context.Context, mux *runtime.
 		var stream runtime.ServerTransportStream
 		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
 		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
-		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/pemba.v1.ProvisioningService/SuspendGroup", runtime.WithHTTPPathPattern("/pemba.v1.ProvisioningService/SuspendGroup"))
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/pemba.v1.ProvisioningService/SuspendGroup", runtime.WithHTTPPathPattern("/v1/groups/suspend"))
 		if err != nil {
 			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
 			return
@@ -913,7 +913,7 @@ func RegisterProvisioningServiceHandlerServer(ctx context.Context, mux *runtime.
 		var stream runtime.ServerTransportStream
 		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
 		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
-		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/pemba.v1.ProvisioningService/ReactivateGroup", runtime.WithHTTPPathPattern("/pemba.v1.ProvisioningService/ReactivateGroup"))
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/pemba.v1.ProvisioningService/ReactivateGroup", runtime.WithHTTPPathPattern("/v1/groups/reactivate"))
 		if err != nil {
 			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
 			return
@@ -1309,7 +1309,7 @@ func RegisterProvisioningServiceHandlerClient(ctx context.Context, mux *runtime.
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
 		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
-		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/pemba.v1.ProvisioningService/SuspendGroup", runtime.WithHTTPPathPattern("/pemba.v1.ProvisioningService/SuspendGroup"))
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/pemba.v1.ProvisioningService/SuspendGroup", runtime.WithHTTPPathPattern("/v1/groups/suspend"))
 		if err != nil {
 			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
 			return
@@ -1326,7 +1326,7 @@ func RegisterProvisioningServiceHandlerClient(ctx context.Context, mux *runtime.
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
 		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
-		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/pemba.v1.ProvisioningService/ReactivateGroup", runtime.WithHTTPPathPattern("/pemba.v1.ProvisioningService/ReactivateGroup"))
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/pemba.v1.ProvisioningService/ReactivateGroup", runtime.WithHTTPPathPattern("/v1/groups/reactivate"))
 		if err != nil {
 			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
 			return
@@ -1491,8 +1491,8 @@ var (
 	pattern_ProvisioningService_ListGroups_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "list"}, ""))
 	pattern_ProvisioningService_CreateGroup_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "create"}, ""))
 	pattern_ProvisioningService_UpdateGroup_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "update"}, ""))
-	pattern_ProvisioningService_SuspendGroup_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"pemba.v1.ProvisioningService", "SuspendGroup"}, ""))
-	pattern_ProvisioningService_ReactivateGroup_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"pemba.v1.ProvisioningService", "ReactivateGroup"}, ""))
+	pattern_ProvisioningService_SuspendGroup_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "suspend"}, ""))
+	pattern_ProvisioningService_ReactivateGroup_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "reactivate"}, ""))
 	pattern_ProvisioningService_DeleteGroup_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "delete"}, ""))
 	pattern_ProvisioningService_EraseGroup_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "erase"}, ""))
 	pattern_ProvisioningService_ListMembers_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2}, []string{"v1", "groups", "list-members"}, ""))

@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"sync"
 
+	oteltrace "go.opentelemetry.io/otel/trace"
+
 	"github.com/pembadb/pemba/datastore"
 )
 
@@ -278,12 +280,14 @@ func (l *line) readLog(ctx context.Context, at datastore.Revision, qs []datastor
 	account := requestOf(ctx)
 	account.trips.Add(1)
 	account.database.Add(int64(len(qs)))
+	ctx, end := Span(ctx, oteltrace.SpanKindInternal, "read the datastore", len(qs))
 	rows := make([][]datastore.Row, len(qs))
 	err = datastore.ReadMany(ctx, l.log, l.store, at, qs, func(q int, r datastore.Row) bool {
 		rows[q] = append(rows[q], r)
 		count++
 		return true
 	})
+	end(err)
 	for i := range qs {
 		account.note("database", &qs[i], len(rows[i]))
 	}

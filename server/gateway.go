@@ -40,7 +40,8 @@ func (s *Server) gateway() (http.Handler, error) {
 			return nil
 		}),
 		runtime.WithIncomingHeaderMatcher(func(name string) (string, bool) {
-			return debugKey, name == textproto.CanonicalMIMEHeaderKey(debugKey)
+			name = strings.ToLower(name)
+			return name, slices.Contains(forwarded, name)
 		}),
 		runtime.WithOutgoingHeaderMatcher(func(name string) (string, bool) {
 			return textproto.CanonicalMIMEHeaderKey(name), name == debugKey
@@ -78,6 +79,10 @@ func (s *Server) gateway() (http.Handler, error) {
 		mux.ServeHTTP(w, r)
 	}), nil
 }
+
+// forwarded are the HTTP headers that a call sees as metadata, besides
+// Authorization.
+var forwarded = append([]string{debugKey}, traceContext.Fields()...)
 
 // registered joins what is generated for a service.
 func registered[C any](client func(grpc.ClientConnInterface) C, register func(context.Context, *runtime.ServeMux, C) error) func(context.Context, *runtime.ServeMux, grpc.ClientConnInterface) error {

@@ -20,6 +20,7 @@ import (
 	authzedv1 "github.com/authzed/authzed-go/proto/authzed/api/v1"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -45,6 +46,8 @@ type Config struct {
 	Limits Limits
 	// TLS encrypts what the server and its HTTP listener serve; nil is plain text.
 	TLS *TLS
+	// Tracer, if set, traces calls.
+	Tracer trace.Tracer
 	// Origins are the web origins whose pages may call over HTTP, such as
 	// https://app.example; none by default.
 	Origins []string
@@ -192,6 +195,11 @@ func (s *Server) GracefulStop(ctx context.Context) {
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	began := time.Now()
 	defer func() { s.metrics.called(info.FullMethod, began, err) }()
+	if s.config.Tracer != nil {
+		traced, end := s.span(ctx, info.FullMethod)
+		ctx = traced
+		defer func() { end(err) }()
+	}
 	defer s.recovered(ctx, info.FullMethod, &err)
 	c, err := s.known(ctx, info.FullMethod)
 	if err != nil {
@@ -212,6 +220,11 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	ctx, began := ss.Context(), time.Now()
 	defer func() { s.metrics.called(info.FullMethod, began, err) }()
+	if s.config.Tracer != nil {
+		traced, end := s.span(ctx, info.FullMethod)
+		ctx = traced
+		defer func() { end(err) }()
+	}
 	defer s.recovered(ctx, info.FullMethod, &err)
 	c, err := s.known(ctx, info.FullMethod)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pembadb/pemba/datastore/keeper"
 	"github.com/pembadb/pemba/dispatch"
@@ -37,8 +38,9 @@ type serving struct {
 	origins          []string
 	cluster          cluster
 	encryption       encryption
-	tls              *server.TLS // nil: plain text
-	checkOnly        bool        // say whether the server would start
+	tls              *server.TLS  // nil: plain text
+	tracer           trace.Tracer // nil: nothing is traced
+	checkOnly        bool         // say whether the server would start
 	limits           server.Limits
 	log              *slog.Logger
 }
@@ -163,12 +165,17 @@ func (a *app) serve(ctx context.Context, s serving) error {
 	if err := s.prepare(a.getenv); err != nil {
 		return err
 	}
+	traces, err := a.trace(ctx)
+	if err != nil {
+		return err
+	}
 	if s.checkOnly {
-		return a.checkConfig(ctx, &s)
+		return errors.Join(a.checkConfig(ctx, &s), traces.close(ctx))
 	}
 	if s.limits.Memory > 0 {
 		debug.SetMemoryLimit(server.SoftMemoryLimit(s.limits.Memory))
 	}
+	s.tracer = traces.tracer()
 	node, err := start(ctx, s, s.token)
 	if err != nil {
 		return err
@@ -178,7 +185,10 @@ func (a *app) serve(ctx context.Context, s serving) error {
 		also = ", HTTP on " + node.web.addr
 	}
 	fmt.Fprintf(a.out, "pemba: serving gRPC on %s%s, datastore %s\n", node.addr, also, &s.place)
-	return node.until(ctx)
+	err = node.until(ctx)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	return errors.Join(err, traces.close(last))
 }
 
 // listenTo listens for a kind of calls at the address that a flag gave.
@@ -255,7 +265,7 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 		n.leave()
 		return nil, fmt.Errorf("open datastore %s: %w", &s.place, errors.Join(err, log.Close()))
 	}
-	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, Limits: s.limits, TLS: s.tls, Origins: s.origins, Logger: s.log, Metrics: n.observed.registerer()}); err != nil {
+	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, Limits: s.limits, TLS: s.tls, Origins: s.origins, Tracer: s.tracer, Logger: s.log, Metrics: n.observed.registerer()}); err != nil {
 		n.leave()
 		return nil, errors.Join(err, n.keeper.Close())
 	}

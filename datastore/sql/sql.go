@@ -225,6 +225,7 @@ func config(d *Dialect, uri, password string) (*pgxpool.Config, error) {
 	if password != "" {
 		c.ConnConfig.Password = password
 	}
+	c.ConnConfig.Tracer = spans{d.Name}
 	if c.ConnConfig.ConnectTimeout == 0 {
 		c.ConnConfig.ConnectTimeout = 5 * time.Second
 	}

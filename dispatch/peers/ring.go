@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
 	"github.com/pembadb/pemba/datastore"
@@ -275,7 +276,9 @@ func (r *Ring) Members() (n int) {
 func (m *member) Read(ctx context.Context, at dispatch.PeerPosition, qs []datastore.RowQuery) ([][]datastore.Row, error) {
 	limit, cancel := context.WithTimeout(ctx, m.ring.config.Timeout)
 	defer cancel()
-	answer, err := m.client.Read(limit, requestOf(at, qs))
+	limit, end := dispatch.Span(limit, trace.SpanKindClient, "ask a peer", len(qs))
+	answer, err := m.client.Read(sendTrace(limit), requestOf(at, qs))
+	end(err)
 	if err != nil {
 		if broken(ctx, err) && m.state.CompareAndSwap(here, away) {
 			m.ring.config.Logger.Warn("a peer does not answer; the database is read instead", "peer", m.addr, "error", err)

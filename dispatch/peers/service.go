@@ -62,6 +62,8 @@ func (s *Server) Read(ctx context.Context, in *peerv1.ReadRequest) (*peerv1.Read
 		}
 		qs[i] = queryOf(q)
 	}
+	ctx, end := receiveTrace(ctx)
+	defer end()
 	rows, err := s.cache.Serve(ctx, at, qs)
 	if errors.Is(err, dispatch.ErrUnknownPosition) {
 		if err := s.open(ctx, at.Store); err != nil {

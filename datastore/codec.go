@@ -138,7 +138,8 @@ func encodeOperation(o Operation) (*storedv1.Operation, error) {
 		return &storedv1.Operation{Operation: &storedv1.Operation_StoreDeleted{StoreDeleted: &storedv1.StoreDeleted{Id: uint64(o.Store.ID), Name: o.Store.Name}}}, nil
 	case CreateToken:
 		return &storedv1.Operation{Operation: &storedv1.Operation_TokenCreated{TokenCreated: &storedv1.TokenCreated{
-			Name: o.Token.Name, Role: o.Token.Role, StoreId: encodeScope(o.Token), StoreName: o.Token.Store, SecretHash: o.Token.Hash[:]}}}, nil
+			Name: o.Token.Name, Role: o.Token.Role, StoreId: encodeScope(o.Token), StoreName: o.Token.Store, SecretHash: o.Token.Hash[:],
+			Expires: microsOf(o.Token.Expires), OlderHash: olderOf(o.Token), OlderUntil: microsOf(o.Token.OlderUntil)}}}, nil
 	case RevokeToken:
 		return &storedv1.Operation{Operation: &storedv1.Operation_TokenRevoked{TokenRevoked: &storedv1.TokenRevoked{
 			Name: o.Token.Name, Role: o.Token.Role, StoreId: encodeScope(o.Token), StoreName: o.Token.Store}}}, nil
@@ -148,6 +149,28 @@ func encodeOperation(o Operation) (*storedv1.Operation, error) {
 		return &storedv1.Operation{Operation: &storedv1.Operation_IdentityErased{IdentityErased: &storedv1.IdentityErased{Type: o.Erased.Type, Id: o.Erased.ID}}}, nil
 	}
 	return nil, fmt.Errorf("operation kind %d: %w", o.Kind, ErrUnknownOperation)
+}
+
+// microsOf and timeOf change times that may be none to microseconds and back.
+func microsOf(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func timeOf(micros int64) time.Time {
+	if micros == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(micros).UTC()
+}
+
+func olderOf(t *Token) []byte {
+	if t.Older == [32]byte{} {
+		return nil
+	}
+	return t.Older[:]
 }
 
 // A token for all stores has no store id; a token for one is bound to the id, so
@@ -184,8 +207,12 @@ func decodeOperation(o *storedv1.Operation, at time.Time, actor string) (Operati
 		if len(t.GetSecretHash()) != sha256.Size {
 			return Operation{}, fmt.Errorf("%w: a token hash has the wrong length", ErrCorrupt)
 		}
+		var older [32]byte
+		if n := copy(older[:], t.GetOlderHash()); n != 0 && len(t.GetOlderHash()) != sha256.Size {
+			return Operation{}, fmt.Errorf("%w: a token hash has the wrong length", ErrCorrupt)
+		}
 		return Operation{Kind: CreateToken, Token: &Token{Name: t.Name, Role: t.Role, Store: t.StoreName, StoreID: StoreID(t.GetStoreId()),
-			Hash: [32]byte(t.SecretHash), Created: at, Actor: actor}}, nil
+			Hash: [32]byte(t.SecretHash), Created: at, Actor: actor, Expires: timeOf(t.GetExpires()), Older: older, OlderUntil: timeOf(t.GetOlderUntil())}}, nil
 	case *storedv1.Operation_TokenRevoked:
 		t := o.TokenRevoked
 		return Operation{Kind: RevokeToken, Token: &Token{Name: t.GetName(), Role: t.GetRole(), Store: t.GetStoreName(), StoreID: StoreID(t.GetStoreId())}}, nil

@@ -108,8 +108,29 @@ type Token struct {
 	Store   string  // store name; empty for all
 	StoreID StoreID // zero for all
 	Hash    [32]byte
-	Created time.Time
-	Actor   string // who made it
+	Created time.Time // when its secret was made
+	Actor   string    // who made that
+	// Expires is when it ends; zero: never.
+	Expires time.Time `json:",omitzero"`
+	// Older is the hash of the secret before, which is valid until OlderUntil; zero:
+	// none is.
+	Older      [32]byte  `json:"-"`
+	OlderUntil time.Time `json:",omitzero"`
+}
+
+// Valid reports whether a secret of the token, by its hash, is valid at a time.
+func (t *Token) Valid(hash [32]byte, now time.Time) bool {
+	return (t.Expires.IsZero() || now.Before(t.Expires)) && (hash == t.Hash || hash == t.Older && now.Before(t.OlderUntil))
+}
+
+// Rotation gives a token another secret.
+type Rotation struct {
+	Name string
+	Hash [32]byte `json:"-"`
+	// Overlap is how long the secret there is stays valid, too.
+	Overlap time.Duration
+	// Expires is when the token ends; nil: when it would have.
+	Expires *time.Time `json:",omitempty"`
 }
 
 // Change is one entry of a store's history.
@@ -406,6 +427,7 @@ type Request struct {
 	DeleteStore string
 	CreateToken *Token
 	RevokeToken string
+	RotateToken *Rotation `json:",omitempty"`
 }
 
 // SchemaOutcome is what a SchemaUpdate came to, or would with DryRun.
@@ -430,6 +452,8 @@ type Outcome struct {
 	Repeated bool
 	Warnings []schema.Warning
 	Store    *Store
+	// Token is the one that was made, or got another secret.
+	Token *Token
 	// Schema tells of a SchemaUpdate what was judged.
 	Schema *SchemaOutcome
 }

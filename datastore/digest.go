@@ -15,6 +15,8 @@ func (r Request) Digest() [32]byte {
 		t.Hash = [32]byte{}
 		r.CreateToken = &t
 	}
+	// The secret of a rotation is drawn anew by each try, too; its hash is no part of
+	// what is encoded.
 	b, err := json.Marshal(r)
 	if err != nil {
 		panic("datastore: a request cannot be encoded: " + err.Error()) // it holds only texts, numbers and times

@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -82,6 +83,7 @@ var methods = map[string][]pembav1.Role{
 	"/pemba.v1.StoreService/BackupStore":   {admin},
 	"/pemba.v1.StoreService/RestoreStore":  {admin},
 	"/pemba.v1.TokenService/CreateToken":   {admin},
+	"/pemba.v1.TokenService/RotateToken":   {admin},
 	"/pemba.v1.TokenService/ListTokens":    {auditor},
 	"/pemba.v1.TokenService/RevokeToken":   {admin},
 
@@ -153,6 +155,7 @@ var acrossStores = map[string]bool{
 	"/pemba.v1.StoreService/DeleteStore":  true,
 	"/pemba.v1.StoreService/RestoreStore": true,
 	"/pemba.v1.TokenService/CreateToken":  true,
+	"/pemba.v1.TokenService/RotateToken":  true,
 	"/pemba.v1.TokenService/ListTokens":   true,
 	"/pemba.v1.TokenService/RevokeToken":  true,
 }
@@ -202,11 +205,23 @@ func (s *Server) stillValid(ctx context.Context) error {
 	if c.token == nil {
 		return nil
 	}
-	_, ok, err := s.ds.TokenByHash(ctx, *c.token)
-	if err == nil && !ok {
+	t, ok, err := s.ds.TokenByHash(ctx, *c.token)
+	switch {
+	case err == nil && !ok:
 		err = problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_UNKNOWN_TOKEN, "the token was revoked")
+	case err == nil && !t.Valid(*c.token, time.Now()):
+		err = expired(&t)
 	}
 	return err
+}
+
+// expired is the error of a secret whose time is over.
+func expired(t *datastore.Token) error {
+	text := fmt.Sprintf("token %q got another secret, and the time of this one is over; use the new one", t.Name)
+	if !t.Expires.IsZero() && !time.Now().Before(t.Expires) {
+		text = fmt.Sprintf("token %q expired at %s; an admin gives it another secret and a later end with `pemba token rotate %s`", t.Name, t.Expires.Format(time.RFC3339), t.Name)
+	}
+	return withReason(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_EXPIRED_TOKEN, text, "token", t.Name)
 }
 
 func (s *Server) caller(ctx context.Context, given []string) (caller, error) {
@@ -224,6 +239,9 @@ func (s *Server) caller(ctx context.Context, given []string) (caller, error) {
 	t, ok, err := s.ds.TokenByHash(ctx, hash)
 	if err != nil {
 		return caller{}, err
+	}
+	if ok && !t.Valid(hash, time.Now()) {
+		return caller{}, expired(&t)
 	}
 	if ok {
 		return caller{name: t.Name, role: roleOf(t.Role), store: t.StoreID, token: &hash}, nil

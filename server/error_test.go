@@ -234,6 +234,7 @@ var elsewhere = map[string]string{
 	"SLOW_CONSUMER":     "TestAClientThatNeverReadsHarmsNobody",
 	"NO_TOKEN":          "TestTokensOpenWhatTheirRoleAndStoreAllow",
 	"UNKNOWN_TOKEN":     "TestTokensOpenWhatTheirRoleAndStoreAllow",
+	"EXPIRED_TOKEN":     "TestATokenExpires",
 	"ROLE_TOO_WEAK":     "TestTokensOpenWhatTheirRoleAndStoreAllow",
 	"STORE_NOT_GRANTED": "TestTokensOpenWhatTheirRoleAndStoreAllow",
 	"CANCELLED":         "reaches no client: it has left",

@@ -40,7 +40,8 @@ func operationProto(o *datastore.Operation) *pembav1.Operation {
 	case datastore.CreateStore, datastore.DeleteStore:
 		out.Store = &pembav1.StoreChange{Store: o.Store.Name, Id: uint64(o.Store.ID)}
 	case datastore.CreateToken, datastore.RevokeToken:
-		out.Token = &pembav1.TokenChange{Name: o.Token.Name, Role: roleOf(o.Token.Role), Store: o.Token.Store}
+		out.Token = &pembav1.TokenChange{Name: o.Token.Name, Role: roleOf(o.Token.Role), Store: o.Token.Store,
+			Expires: timeProto(o.Token.Expires), OverlapUntil: timeProto(o.Token.OlderUntil)}
 	}
 	return out
 }

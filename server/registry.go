@@ -225,10 +225,15 @@ func (s *tokens) CreateToken(ctx context.Context, r *pembav1.CreateTokenRequest)
 	if store == "" && !r.AllStores {
 		store = "default"
 	}
-	var secret [32]byte
-	rand.Read(secret[:])
-	text := "pemba_" + base64.RawURLEncoding.EncodeToString(secret[:])
-	t := &datastore.Token{Name: r.Name, Role: roleName(r.Role), Store: store, Hash: sha256.Sum256([]byte(text))}
+	expires, err := endOf(r.Expires)
+	if err != nil {
+		return nil, err
+	}
+	text, hash := newSecret()
+	t := &datastore.Token{Name: r.Name, Role: roleName(r.Role), Store: store, Hash: hash}
+	if expires != nil {
+		t.Expires = *expires
+	}
 	o, err := s.ds.Write(ctx, datastore.System, datastore.Request{ID: r.RequestId, Actor: callerOf(ctx).name, Reason: r.Reason, CreateToken: t})
 	if err != nil {
 		return nil, registryError(err, pembav1.ErrorReason_ERROR_REASON_TOKEN_EXISTS, pembav1.ErrorReason_ERROR_REASON_INVALID_TOKEN)
@@ -237,12 +242,70 @@ func (s *tokens) CreateToken(ctx context.Context, r *pembav1.CreateTokenRequest)
 		return nil, withReason(codes.AlreadyExists, pembav1.ErrorReason_ERROR_REASON_TOKEN_EXISTS,
 			fmt.Sprintf("this request made token %q before, and showed its secret then, which is kept nowhere; if it is lost, revoke the token and make another", r.Name), "token", r.Name)
 	}
-	t.Created, t.Actor = o.Time, callerOf(ctx).name
-	return &pembav1.CreateTokenResponse{Zookie: o.Zookie, Token: tokenProto(*t), Secret: text}, nil
+	return &pembav1.CreateTokenResponse{Zookie: o.Zookie, Token: tokenProto(*o.Token), Secret: text}, nil
+}
+
+// newSecret draws a token's secret of 256 bits, and its hash.
+func newSecret() (text string, hash [32]byte) {
+	var secret [32]byte
+	rand.Read(secret[:]) // never fails
+	text = "pemba_" + base64.RawURLEncoding.EncodeToString(secret[:])
+	return text, sha256.Sum256([]byte(text))
+}
+
+// endOf is when a token ends; nil: a request does not say.
+func endOf(t *timestamppb.Timestamp) (*time.Time, error) {
+	if t == nil {
+		return nil, nil
+	}
+	if err := t.CheckValid(); err != nil {
+		return nil, invalidField("expires", "expires is no time: %v", err)
+	}
+	at := tuple.Micros(t.AsTime())
+	return &at, nil
+}
+
+// longestOverlap bounds how long two secrets of a token are valid.
+const longestOverlap = 366 * 24 * time.Hour
+
+// RotateToken implements [pembav1.TokenServiceServer].
+func (s *tokens) RotateToken(ctx context.Context, r *pembav1.RotateTokenRequest) (*pembav1.RotateTokenResponse, error) {
+	if r.Name == "" {
+		return nil, missing("name")
+	}
+	if err := checkRequest(r.RequestId, r.Reason, maxRequestID); err != nil {
+		return nil, err
+	}
+	rotation := &datastore.Rotation{Name: r.Name}
+	if r.Overlap != nil {
+		rotation.Overlap = r.Overlap.AsDuration()
+		if r.Overlap.CheckValid() != nil || rotation.Overlap < 0 || rotation.Overlap > longestOverlap {
+			return nil, invalidField("overlap", "an overlap of %s is not between 0 and a year", rotation.Overlap)
+		}
+	}
+	var err error
+	if rotation.Expires, err = endOf(r.Expires); err != nil {
+		return nil, err
+	}
+	var text string
+	text, rotation.Hash = newSecret()
+	o, err := s.ds.Write(ctx, datastore.System, datastore.Request{ID: r.RequestId, Actor: callerOf(ctx).name, Reason: r.Reason, RotateToken: rotation})
+	if err != nil {
+		return nil, registryError(err, pembav1.ErrorReason_ERROR_REASON_TOKEN_EXISTS, pembav1.ErrorReason_ERROR_REASON_INVALID_TOKEN)
+	}
+	if o.Repeated {
+		return nil, withReason(codes.AlreadyExists, pembav1.ErrorReason_ERROR_REASON_TOKEN_EXISTS,
+			fmt.Sprintf("this request gave token %q another secret before, and showed it then; it is kept nowhere; if it is lost, rotate the token once more", r.Name), "token", r.Name)
+	}
+	return &pembav1.RotateTokenResponse{Zookie: o.Zookie, Token: tokenProto(*o.Token), Secret: text}, nil
 }
 
 func tokenProto(t datastore.Token) *pembav1.Token {
-	return &pembav1.Token{Name: t.Name, Role: roleOf(t.Role), Store: t.Store, Created: timestamppb.New(t.Created), Creator: t.Actor}
+	out := &pembav1.Token{Name: t.Name, Role: roleOf(t.Role), Store: t.Store, Created: timestamppb.New(t.Created), Creator: t.Actor, Expires: timeProto(t.Expires)}
+	if time.Now().Before(t.OlderUntil) {
+		out.OverlapUntil = timestamppb.New(t.OlderUntil)
+	}
+	return out
 }
 
 func (s *tokens) ListTokens(ctx context.Context, r *pembav1.ListTokensRequest) (*pembav1.ListTokensResponse, error) {

@@ -4,10 +4,14 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/pembadb/pemba/proto/pemba/v1"
 )
@@ -27,8 +31,85 @@ func parseRole(text string) (pb.Role, error) {
 }
 
 func (a *app) tokenCommand() *cobra.Command {
-	return group("token", "Make, list and revoke the tokens of callers",
-		a.tokenCreateCommand(), a.tokenListCommand(), a.tokenRevokeCommand())
+	return group("token", "Make, list, rotate and revoke the tokens of callers",
+		a.tokenCreateCommand(), a.tokenListCommand(), a.tokenRotateCommand(), a.tokenRevokeCommand())
+}
+
+// parseSpan reads a length of time: days such as 90d, or as Go writes it.
+func parseSpan(flag, text string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	}
+	span, err := time.ParseDuration(text)
+	if err != nil || span < 0 {
+		return 0, usagef("--%s %q is no length of time; write one such as 90d, 36h or 15m", flag, text)
+	}
+	return span, nil
+}
+
+// parseEnd is when something ends that lasts as long as a flag says; nil where it
+// does not.
+func parseEnd(flag, text string) (*timestamppb.Timestamp, error) {
+	if text == "" {
+		return nil, nil
+	}
+	span, err := parseSpan(flag, text)
+	if err != nil {
+		return nil, err
+	}
+	return timestamppb.New(time.Now().Add(span)), nil
+}
+
+// printSecret shows a token's secret, this once.
+func (a *app) printSecret(t *pb.Token, secret string) error {
+	if a.json() {
+		j := tokenDocument(t)
+		j.Secret = secret
+		return document(a.out, j)
+	}
+	end := ""
+	if t.GetExpires() != nil {
+		end = ", expires " + clock(t.GetExpires().AsTime())
+	}
+	fmt.Fprintf(a.err, "token %s, %s of %s%s; keep its secret, it is shown this once:\n", t.GetName(), roleText(t.GetRole()), scope(t.GetStore()), end)
+	a.printf("%s\n", secret)
+	return nil
+}
+
+func (a *app) tokenRotateCommand() *cobra.Command {
+	var id, reason, overlap, end string
+	cmd := &cobra.Command{
+		Use:   "rotate NAME",
+		Short: "Give a token another secret and print it, this once",
+		Long: `Give a token another secret. The one that it has stays valid for --overlap, so that
+it can be exchanged everywhere without a gap. The secret goes to standard output,
+alone, and is kept nowhere.`,
+		Example: `  pemba token rotate web-shop --overlap 24h --expires-in 90d
+  pemba token rotate leaked`,
+		Args: takes("NAME"),
+	}
+	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
+		span, err := parseSpan("overlap", overlap)
+		if err != nil {
+			return err
+		}
+		expires, err := parseEnd("expires-in", end)
+		if err != nil {
+			return err
+		}
+		made, err := c.tokens.RotateToken(ctx, &pb.RotateTokenRequest{Name: args[0], Overlap: durationpb.New(span), Expires: expires, RequestId: id, Reason: reason})
+		if err != nil {
+			return err
+		}
+		return a.printSecret(made.Token, made.Secret)
+	})
+	f := cmd.Flags()
+	f.StringVar(&overlap, "overlap", "0s", "how long the secret that it has stays valid, such as 24h or 7d")
+	f.StringVar(&end, "expires-in", "", "when the token ends, from now, such as 90d; absent: when it would have")
+	addRequest(f, &id, &reason)
+	return a.remote(cmd, false, false)
 }
 
 // tokenJSON is a token as JSON. Secret is there only when the token was made.
@@ -38,6 +119,9 @@ type tokenJSON struct {
 	Store   string `json:"store,omitempty"` // absent: all
 	Created string `json:"created,omitempty"`
 	Creator string `json:"creator,omitempty"`
+	Expires string `json:"expires,omitempty"` // absent: when it is revoked
+	// Overlap is until when the secret before is valid.
+	Overlap string `json:"overlap_until,omitempty"`
 	Secret  string `json:"secret,omitempty"`
 }
 
@@ -46,11 +130,12 @@ func tokenDocument(t *pb.Token) tokenJSON {
 	if t.GetCreated() != nil {
 		j.Created = clock(t.GetCreated().AsTime())
 	}
+	j.Expires, j.Overlap = optionalClock(t.GetExpires()), optionalClock(t.GetOverlapUntil())
 	return j
 }
 
 func (a *app) tokenCreateCommand() *cobra.Command {
-	var id, reason, role string
+	var id, reason, role, end string
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "create NAME --role ROLE",
@@ -58,7 +143,7 @@ func (a *app) tokenCreateCommand() *cobra.Command {
 		Long: `Make a token for one store (--store) or all (--all-stores). Its name is the actor
 in the history. The secret goes to standard output, alone, and is kept nowhere.`,
 		Example: `  pemba token create web-shop --role checker
-  pemba token create backup --role reader --all-stores > backup.token`,
+  pemba token create backup --role reader --all-stores --expires-in 90d > backup.token`,
 		Args: takes("NAME"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
@@ -76,23 +161,19 @@ in the history. The secret goes to standard output, alone, and is kept nowhere.`
 			}
 			request.Store, request.AllStores = "", true
 		}
+		if request.Expires, err = parseEnd("expires-in", end); err != nil {
+			return err
+		}
 		made, err := c.tokens.CreateToken(ctx, request)
 		if err != nil {
 			return err
 		}
-		if a.json() {
-			j := tokenDocument(made.Token)
-			j.Secret = made.Secret
-			return document(a.out, j)
-		}
-		fmt.Fprintf(a.err, "token %s, %s of %s; keep its secret, it is shown this once:\n",
-			made.Token.GetName(), roleText(made.Token.GetRole()), scope(made.Token.GetStore()))
-		a.printf("%s\n", made.Secret)
-		return nil
+		return a.printSecret(made.Token, made.Secret)
 	})
 	f := cmd.Flags()
 	f.StringVar(&role, "role", "", "what the token allows: "+strings.Join(roles, ", "))
 	f.BoolVar(&all, "all-stores", false, "the token is for all stores, those made later included")
+	f.StringVar(&end, "expires-in", "", "when the token ends, from now, such as 90d; absent: when it is revoked")
 	suggest(cmd, "role", roles...)
 	addRequest(f, &id, &reason)
 	return a.remote(cmd, true, false)
@@ -120,7 +201,7 @@ func (a *app) tokenListCommand() *cobra.Command {
 			for _, t := range r.Tokens {
 				j := tokenDocument(t)
 				if !a.json() {
-					rows = append(rows, []string{j.Token, j.Role, strings.TrimPrefix(scope(j.Store), "store "), j.Created, j.Creator})
+					rows = append(rows, []string{j.Token, j.Role, strings.TrimPrefix(scope(j.Store), "store "), j.Created, j.Creator, j.Expires})
 				} else if err := document(a.out, j); err != nil {
 					return err
 				}
@@ -131,7 +212,7 @@ func (a *app) tokenListCommand() *cobra.Command {
 			request.Cursor = r.Cursor
 		}
 		if !a.json() {
-			a.table([]string{"TOKEN", "ROLE", "STORE", "CREATED", "BY"}, rows)
+			a.table([]string{"TOKEN", "ROLE", "STORE", "CREATED", "BY", "EXPIRES"}, rows)
 		}
 		return nil
 	})

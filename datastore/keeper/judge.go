@@ -43,7 +43,7 @@ func (k *Keeper) checkRequest(id datastore.StoreID, r *datastore.Request) error 
 			return fmt.Errorf("%w: the %s %q is not valid UTF-8", datastore.ErrInvalid, text.name, text.value)
 		}
 	}
-	registry := count(r.CreateStore != nil, r.DeleteStore != "", r.CreateToken != nil, r.RevokeToken != "")
+	registry := count(r.CreateStore != nil, r.DeleteStore != "", r.CreateToken != nil, r.RevokeToken != "", r.RotateToken != nil)
 	writes := count(len(r.Updates)+len(r.Sets) > 0, r.Schema != nil, r.DeleteWhere != nil)
 	if registry+writes > 1 {
 		return fmt.Errorf("%w: one request updates relationships, or deletes by a filter, or applies a schema, or changes one store or token; send several", datastore.ErrInvalid)
@@ -185,6 +185,8 @@ func (j *judgement) outcome(head datastore.Head, store datastore.StoreID) datast
 			s := *op.Store
 			s.Created = head.Time
 			o.Store = &s
+		case datastore.CreateToken:
+			o.Token = op.Token
 		}
 	}
 	return o

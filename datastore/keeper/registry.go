@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
 	"github.com/pembadb/pemba/datastore"
 )
@@ -36,11 +37,21 @@ func (r *registry) apply(o datastore.Operation) {
 		delete(r.stores, o.Store.Name)
 	case datastore.CreateToken:
 		r.guarded = true
+		r.forget(o.Token.Name)
 		r.tokens[o.Token.Name], r.byHash[o.Token.Hash] = *o.Token, o.Token.Name
+		if o.Token.Older != [32]byte{} {
+			r.byHash[o.Token.Older] = o.Token.Name
+		}
 	case datastore.RevokeToken:
-		delete(r.byHash, r.tokens[o.Token.Name].Hash)
-		delete(r.tokens, o.Token.Name)
+		r.forget(o.Token.Name)
 	}
+}
+
+// forget takes a token away, with its secrets.
+func (r *registry) forget(name string) {
+	delete(r.byHash, r.tokens[name].Hash)
+	delete(r.byHash, r.tokens[name].Older)
+	delete(r.tokens, name)
 }
 
 // noStore is the error of a store's name that no store has.
@@ -82,11 +93,46 @@ func (j *judgement) registry(r *datastore.Request) error {
 	case r.RevokeToken != "":
 		t, ok := reg.tokens[r.RevokeToken]
 		if !ok {
-			return datastore.With(fmt.Errorf("token %q: %w; `pemba token list` shows those there are", r.RevokeToken, datastore.ErrNotFound), "token", r.RevokeToken)
+			return noToken(r.RevokeToken)
 		}
 		j.add(datastore.Operation{Kind: datastore.RevokeToken, Token: &t})
+	case r.RotateToken != nil:
+		return j.rotateToken(r.RotateToken, r.Actor)
 	}
 	return nil
+}
+
+func noToken(name string) error {
+	return datastore.With(fmt.Errorf("token %q: %w; `pemba token list` shows those there are", name, datastore.ErrNotFound), "token", name)
+}
+
+// rotateToken gives a token another secret.
+func (j *judgement) rotateToken(r *datastore.Rotation, actor string) error {
+	t, ok := j.state.registry.tokens[r.Name]
+	if !ok {
+		return noToken(r.Name)
+	}
+	t.Older, t.OlderUntil = [32]byte{}, time.Time{}
+	if r.Overlap > 0 {
+		t.Older, t.OlderUntil = t.Hash, j.now.Add(r.Overlap)
+	}
+	t.Hash, t.Created, t.Actor = r.Hash, j.now, actor
+	if r.Expires != nil {
+		t.Expires = *r.Expires
+	}
+	if err := j.expires(&t); err != nil {
+		return err
+	}
+	j.add(datastore.Operation{Kind: datastore.CreateToken, Token: &t})
+	return nil
+}
+
+// expires refuses a token that would have ended already.
+func (j *judgement) expires(t *datastore.Token) error {
+	if t.Expires.IsZero() || t.Expires.After(j.now) {
+		return nil
+	}
+	return datastore.With(fmt.Errorf("%w: token %q would have expired at %s, and it is %s; give a later time", datastore.ErrName, t.Name, t.Expires.Format(time.RFC3339), j.now.Format(time.RFC3339)), "token", t.Name)
 }
 
 // deleteStore deletes a store, and revokes its tokens.
@@ -145,6 +191,9 @@ func (j *judgement) createToken(t datastore.Token, actor string) error {
 		t.StoreID = s.ID
 	}
 	t.Created, t.Actor = j.now, actor
+	if err := j.expires(&t); err != nil {
+		return err
+	}
 	j.add(datastore.Operation{Kind: datastore.CreateToken, Token: &t})
 	return nil
 }

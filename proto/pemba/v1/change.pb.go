@@ -717,7 +717,11 @@ type TokenChange struct {
 	// Its role.
 	Role Role `protobuf:"varint,2,opt,name=role,proto3,enum=pemba.v1.Role" json:"role,omitempty"`
 	// The store that it is for. Empty: all.
-	Store         string `protobuf:"bytes,3,opt,name=store,proto3" json:"store,omitempty"`
+	Store string `protobuf:"bytes,3,opt,name=store,proto3" json:"store,omitempty"`
+	// When it ends. Absent: when it is revoked.
+	Expires *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`
+	// Until when the secret before is valid, where it got another one.
+	OverlapUntil  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=overlap_until,json=overlapUntil,proto3" json:"overlap_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -771,6 +775,20 @@ func (x *TokenChange) GetStore() string {
 		return x.Store
 	}
 	return ""
+}
+
+func (x *TokenChange) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *TokenChange) GetOverlapUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OverlapUntil
+	}
+	return nil
 }
 
 // Which operations of the history are meant: those for which every given field holds, of the operation or of its change. A
@@ -926,11 +944,13 @@ const file_pemba_v1_change_proto_rawDesc = "" +
 	"\rprevious_hash\x18\x03 \x01(\tR\fpreviousHash\"3\n" +
 	"\vStoreChange\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\x04R\x02id\"[\n" +
+	"\x02id\x18\x02 \x01(\x04R\x02id\"\xd2\x01\n" +
 	"\vTokenChange\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\"\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x0e.pemba.v1.RoleR\x04role\x12\x14\n" +
-	"\x05store\x18\x03 \x01(\tR\x05store\"\xcd\x02\n" +
+	"\x05store\x18\x03 \x01(\tR\x05store\x124\n" +
+	"\aexpires\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12?\n" +
+	"\roverlap_until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\foverlapUntil\"\xcd\x02\n" +
 	"\fChangeFilter\x12%\n" +
 	"\x0eresource_types\x18\x01 \x03(\tR\rresourceTypes\x12\x1c\n" +
 	"\trelations\x18\x02 \x03(\tR\trelations\x12#\n" +
@@ -1016,14 +1036,16 @@ var file_pemba_v1_change_proto_depIdxs = []int32{
 	2,  // 13: pemba.v1.IdentityChange.before:type_name -> pemba.v1.IdentityState
 	2,  // 14: pemba.v1.IdentityChange.after:type_name -> pemba.v1.IdentityState
 	15, // 15: pemba.v1.TokenChange.role:type_name -> pemba.v1.Role
-	0,  // 16: pemba.v1.ChangeFilter.operations:type_name -> pemba.v1.OperationKind
-	14, // 17: pemba.v1.ChangeFilter.objects:type_name -> pemba.v1.Object
-	16, // 18: pemba.v1.ChangeFilter.subjects:type_name -> pemba.v1.Subject
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	11, // 16: pemba.v1.TokenChange.expires:type_name -> google.protobuf.Timestamp
+	11, // 17: pemba.v1.TokenChange.overlap_until:type_name -> google.protobuf.Timestamp
+	0,  // 18: pemba.v1.ChangeFilter.operations:type_name -> pemba.v1.OperationKind
+	14, // 19: pemba.v1.ChangeFilter.objects:type_name -> pemba.v1.Object
+	16, // 20: pemba.v1.ChangeFilter.subjects:type_name -> pemba.v1.Subject
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_pemba_v1_change_proto_init() }

@@ -27,7 +27,7 @@ const (
 // `ERROR_REASON_`, and whose metadata names the input (keys as given below, all optional). The message says what failed,
 // on which input, and what to do. Any call may answer with
 //
-//   - UNAUTHENTICATED: NO_TOKEN, UNKNOWN_TOKEN
+//   - UNAUTHENTICATED: NO_TOKEN, UNKNOWN_TOKEN, EXPIRED_TOKEN
 //   - PERMISSION_DENIED: ROLE_TOO_WEAK, STORE_NOT_GRANTED
 //   - NOT_FOUND: UNKNOWN_STORE; INVALID_ARGUMENT: INVALID_STORE
 //   - INVALID_ARGUMENT, RESOURCE_EXHAUSTED: LIMIT_EXCEEDED
@@ -147,6 +147,8 @@ const (
 	ErrorReason_ERROR_REASON_NO_TOKEN ErrorReason = 90
 	// UNAUTHENTICATED. The call's token is none of the server's, or was revoked.
 	ErrorReason_ERROR_REASON_UNKNOWN_TOKEN ErrorReason = 91
+	// UNAUTHENTICATED. The call's token has expired, or its secret was replaced and the time of overlap is over. Metadata: token.
+	ErrorReason_ERROR_REASON_EXPIRED_TOKEN ErrorReason = 94
 	// PERMISSION_DENIED. The token's role does not allow the call. Metadata: role, method.
 	ErrorReason_ERROR_REASON_ROLE_TOO_WEAK ErrorReason = 92
 	// PERMISSION_DENIED. The token is for another store. Metadata: store.
@@ -214,6 +216,7 @@ var (
 		79:  "ERROR_REASON_TOO_MANY_REMOVALS",
 		90:  "ERROR_REASON_NO_TOKEN",
 		91:  "ERROR_REASON_UNKNOWN_TOKEN",
+		94:  "ERROR_REASON_EXPIRED_TOKEN",
 		92:  "ERROR_REASON_ROLE_TOO_WEAK",
 		93:  "ERROR_REASON_STORE_NOT_GRANTED",
 		100: "ERROR_REASON_CANCELLED",
@@ -272,6 +275,7 @@ var (
 		"ERROR_REASON_TOO_MANY_REMOVALS":       79,
 		"ERROR_REASON_NO_TOKEN":                90,
 		"ERROR_REASON_UNKNOWN_TOKEN":           91,
+		"ERROR_REASON_EXPIRED_TOKEN":           94,
 		"ERROR_REASON_ROLE_TOO_WEAK":           92,
 		"ERROR_REASON_STORE_NOT_GRANTED":       93,
 		"ERROR_REASON_CANCELLED":               100,
@@ -312,7 +316,7 @@ var File_pemba_v1_error_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x14pemba/v1/error.proto\x12\bpemba.v1*\xd4\x0e\n" +
+	"\x14pemba/v1/error.proto\x12\bpemba.v1*\xf4\x0e\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_MISSING_FIELD\x10\x01\x12\x1f\n" +
@@ -365,6 +369,7 @@ const file_pemba_v1_error_proto_rawDesc = "" +
 	"\x1eERROR_REASON_TOO_MANY_REMOVALS\x10O\x12\x19\n" +
 	"\x15ERROR_REASON_NO_TOKEN\x10Z\x12\x1e\n" +
 	"\x1aERROR_REASON_UNKNOWN_TOKEN\x10[\x12\x1e\n" +
+	"\x1aERROR_REASON_EXPIRED_TOKEN\x10^\x12\x1e\n" +
 	"\x1aERROR_REASON_ROLE_TOO_WEAK\x10\\\x12\"\n" +
 	"\x1eERROR_REASON_STORE_NOT_GRANTED\x10]\x12\x1a\n" +
 	"\x16ERROR_REASON_CANCELLED\x10d\x12\"\n" +

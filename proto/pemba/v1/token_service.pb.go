@@ -9,6 +9,7 @@ package pembav1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -31,10 +32,14 @@ type Token struct {
 	Role Role `protobuf:"varint,2,opt,name=role,proto3,enum=pemba.v1.Role" json:"role,omitempty"`
 	// The store that it is for. Empty: all.
 	Store string `protobuf:"bytes,3,opt,name=store,proto3" json:"store,omitempty"`
-	// When it was made, in whole microseconds.
+	// When its secret was made, in whole microseconds.
 	Created *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created,proto3" json:"created,omitempty"`
-	// Who made it.
-	Creator       string `protobuf:"bytes,5,opt,name=creator,proto3" json:"creator,omitempty"`
+	// Who made that.
+	Creator string `protobuf:"bytes,5,opt,name=creator,proto3" json:"creator,omitempty"`
+	// When it ends, in whole microseconds. Absent: when it is revoked.
+	Expires *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`
+	// Until when the secret before is valid, too. Absent: it is not.
+	OverlapUntil  *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=overlap_until,json=overlapUntil,proto3" json:"overlap_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -104,6 +109,20 @@ func (x *Token) GetCreator() string {
 	return ""
 }
 
+func (x *Token) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *Token) GetOverlapUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OverlapUntil
+	}
+	return nil
+}
+
 // Asks to make a token.
 type CreateTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -119,7 +138,9 @@ type CreateTokenRequest struct {
 	// one.
 	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Why, for the history: up to 1,024 bytes of printable UTF-8.
-	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When it ends: from then on calls with it are refused (EXPIRED_TOKEN), and streams end. Absent: when it is revoked.
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires,proto3" json:"expires,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,6 +217,13 @@ func (x *CreateTokenRequest) GetReason() string {
 	return ""
 }
 
+func (x *CreateTokenRequest) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
 // The token that was made.
 type CreateTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -260,6 +288,152 @@ func (x *CreateTokenResponse) GetSecret() string {
 	return ""
 }
 
+// Asks to give a token another secret.
+type RotateTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token's name. Required.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How long the secret that it has now stays valid, up to a year. Absent or 0: not at all.
+	Overlap *durationpb.Duration `protobuf:"bytes,2,opt,name=overlap,proto3" json:"overlap,omitempty"`
+	// When the token ends. Absent: when it would have.
+	Expires *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
+	// An id for this request, unique in `system`. Empty: Pemba draws one.
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Why, for the history: up to 1,024 bytes of printable UTF-8.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateTokenRequest) Reset() {
+	*x = RotateTokenRequest{}
+	mi := &file_pemba_v1_token_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateTokenRequest) ProtoMessage() {}
+
+func (x *RotateTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_token_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateTokenRequest.ProtoReflect.Descriptor instead.
+func (*RotateTokenRequest) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_token_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RotateTokenRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RotateTokenRequest) GetOverlap() *durationpb.Duration {
+	if x != nil {
+		return x.Overlap
+	}
+	return nil
+}
+
+func (x *RotateTokenRequest) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *RotateTokenRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RotateTokenRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// The token has another secret.
+type RotateTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision of the change, in `system`.
+	Zookie string `protobuf:"bytes,1,opt,name=zookie,proto3" json:"zookie,omitempty"`
+	// The token.
+	Token *Token `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	// Its secret, to be kept by the caller: Pemba has but its hash.
+	Secret        string `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateTokenResponse) Reset() {
+	*x = RotateTokenResponse{}
+	mi := &file_pemba_v1_token_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateTokenResponse) ProtoMessage() {}
+
+func (x *RotateTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_token_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateTokenResponse.ProtoReflect.Descriptor instead.
+func (*RotateTokenResponse) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_token_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RotateTokenResponse) GetZookie() string {
+	if x != nil {
+		return x.Zookie
+	}
+	return ""
+}
+
+func (x *RotateTokenResponse) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *RotateTokenResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
 // Asks which tokens there are.
 type ListTokensRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -277,7 +451,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_pemba_v1_token_service_proto_msgTypes[3]
+	mi := &file_pemba_v1_token_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -289,7 +463,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_token_service_proto_msgTypes[3]
+	mi := &file_pemba_v1_token_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -302,7 +476,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_token_service_proto_rawDescGZIP(), []int{3}
+	return file_pemba_v1_token_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListTokensRequest) GetStore() string {
@@ -350,7 +524,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_pemba_v1_token_service_proto_msgTypes[4]
+	mi := &file_pemba_v1_token_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +536,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_token_service_proto_msgTypes[4]
+	mi := &file_pemba_v1_token_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +549,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_token_service_proto_rawDescGZIP(), []int{4}
+	return file_pemba_v1_token_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListTokensResponse) GetZookie() string {
@@ -421,7 +595,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_pemba_v1_token_service_proto_msgTypes[5]
+	mi := &file_pemba_v1_token_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -433,7 +607,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_token_service_proto_msgTypes[5]
+	mi := &file_pemba_v1_token_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -446,7 +620,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_token_service_proto_rawDescGZIP(), []int{5}
+	return file_pemba_v1_token_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RevokeTokenRequest) GetName() string {
@@ -481,7 +655,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_pemba_v1_token_service_proto_msgTypes[6]
+	mi := &file_pemba_v1_token_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +667,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_token_service_proto_msgTypes[6]
+	mi := &file_pemba_v1_token_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +680,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_token_service_proto_rawDescGZIP(), []int{6}
+	return file_pemba_v1_token_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RevokeTokenResponse) GetZookie() string {
@@ -520,13 +694,15 @@ var File_pemba_v1_token_service_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_token_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cpemba/v1/token_service.proto\x12\bpemba.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apemba/v1/consistency.proto\x1a\x13pemba/v1/role.proto\"\xa5\x01\n" +
+	"\x1cpemba/v1/token_service.proto\x12\bpemba.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apemba/v1/consistency.proto\x1a\x13pemba/v1/role.proto\"\x9c\x02\n" +
 	"\x05Token\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\"\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x0e.pemba.v1.RoleR\x04role\x12\x14\n" +
 	"\x05store\x18\x03 \x01(\tR\x05store\x124\n" +
 	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x18\n" +
-	"\acreator\x18\x05 \x01(\tR\acreator\"\xb8\x01\n" +
+	"\acreator\x18\x05 \x01(\tR\acreator\x124\n" +
+	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12?\n" +
+	"\roverlap_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\foverlapUntil\"\xee\x01\n" +
 	"\x12CreateTokenRequest\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12\x1d\n" +
 	"\n" +
@@ -535,8 +711,20 @@ const file_pemba_v1_token_service_proto_rawDesc = "" +
 	"\x04role\x18\x04 \x01(\x0e2\x0e.pemba.v1.RoleR\x04role\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x05 \x01(\tR\trequestId\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\"l\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x124\n" +
+	"\aexpires\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"l\n" +
 	"\x13CreateTokenResponse\x12\x16\n" +
+	"\x06zookie\x18\x01 \x01(\tR\x06zookie\x12%\n" +
+	"\x05token\x18\x02 \x01(\v2\x0f.pemba.v1.TokenR\x05token\x12\x16\n" +
+	"\x06secret\x18\x03 \x01(\tR\x06secret\"\xca\x01\n" +
+	"\x12RotateTokenRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
+	"\aoverlap\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\aoverlap\x124\n" +
+	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"l\n" +
+	"\x13RotateTokenResponse\x12\x16\n" +
 	"\x06zookie\x18\x01 \x01(\tR\x06zookie\x12%\n" +
 	"\x05token\x18\x02 \x01(\v2\x0f.pemba.v1.TokenR\x05token\x12\x16\n" +
 	"\x06secret\x18\x03 \x01(\tR\x06secret\"\x9f\x01\n" +
@@ -557,9 +745,10 @@ const file_pemba_v1_token_service_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"-\n" +
 	"\x13RevokeTokenResponse\x12\x16\n" +
-	"\x06zookie\x18\x01 \x01(\tR\x06zookie2\xef\x01\n" +
+	"\x06zookie\x18\x01 \x01(\tR\x06zookie2\xbb\x02\n" +
 	"\fTokenService\x12J\n" +
-	"\vCreateToken\x12\x1c.pemba.v1.CreateTokenRequest\x1a\x1d.pemba.v1.CreateTokenResponse\x12G\n" +
+	"\vCreateToken\x12\x1c.pemba.v1.CreateTokenRequest\x1a\x1d.pemba.v1.CreateTokenResponse\x12J\n" +
+	"\vRotateToken\x12\x1c.pemba.v1.RotateTokenRequest\x1a\x1d.pemba.v1.RotateTokenResponse\x12G\n" +
 	"\n" +
 	"ListTokens\x12\x1b.pemba.v1.ListTokensRequest\x1a\x1c.pemba.v1.ListTokensResponse\x12J\n" +
 	"\vRevokeToken\x12\x1c.pemba.v1.RevokeTokenRequest\x1a\x1d.pemba.v1.RevokeTokenResponseB1Z/github.com/pembadb/pemba/proto/pemba/v1;pembav1b\x06proto3"
@@ -576,37 +765,48 @@ func file_pemba_v1_token_service_proto_rawDescGZIP() []byte {
 	return file_pemba_v1_token_service_proto_rawDescData
 }
 
-var file_pemba_v1_token_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_pemba_v1_token_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_pemba_v1_token_service_proto_goTypes = []any{
 	(*Token)(nil),                 // 0: pemba.v1.Token
 	(*CreateTokenRequest)(nil),    // 1: pemba.v1.CreateTokenRequest
 	(*CreateTokenResponse)(nil),   // 2: pemba.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),     // 3: pemba.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),    // 4: pemba.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),    // 5: pemba.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),   // 6: pemba.v1.RevokeTokenResponse
-	(Role)(0),                     // 7: pemba.v1.Role
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*Consistency)(nil),           // 9: pemba.v1.Consistency
+	(*RotateTokenRequest)(nil),    // 3: pemba.v1.RotateTokenRequest
+	(*RotateTokenResponse)(nil),   // 4: pemba.v1.RotateTokenResponse
+	(*ListTokensRequest)(nil),     // 5: pemba.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),    // 6: pemba.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),    // 7: pemba.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),   // 8: pemba.v1.RevokeTokenResponse
+	(Role)(0),                     // 9: pemba.v1.Role
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
+	(*Consistency)(nil),           // 12: pemba.v1.Consistency
 }
 var file_pemba_v1_token_service_proto_depIdxs = []int32{
-	7, // 0: pemba.v1.Token.role:type_name -> pemba.v1.Role
-	8, // 1: pemba.v1.Token.created:type_name -> google.protobuf.Timestamp
-	7, // 2: pemba.v1.CreateTokenRequest.role:type_name -> pemba.v1.Role
-	0, // 3: pemba.v1.CreateTokenResponse.token:type_name -> pemba.v1.Token
-	9, // 4: pemba.v1.ListTokensRequest.consistency:type_name -> pemba.v1.Consistency
-	0, // 5: pemba.v1.ListTokensResponse.tokens:type_name -> pemba.v1.Token
-	1, // 6: pemba.v1.TokenService.CreateToken:input_type -> pemba.v1.CreateTokenRequest
-	3, // 7: pemba.v1.TokenService.ListTokens:input_type -> pemba.v1.ListTokensRequest
-	5, // 8: pemba.v1.TokenService.RevokeToken:input_type -> pemba.v1.RevokeTokenRequest
-	2, // 9: pemba.v1.TokenService.CreateToken:output_type -> pemba.v1.CreateTokenResponse
-	4, // 10: pemba.v1.TokenService.ListTokens:output_type -> pemba.v1.ListTokensResponse
-	6, // 11: pemba.v1.TokenService.RevokeToken:output_type -> pemba.v1.RevokeTokenResponse
-	9, // [9:12] is the sub-list for method output_type
-	6, // [6:9] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	9,  // 0: pemba.v1.Token.role:type_name -> pemba.v1.Role
+	10, // 1: pemba.v1.Token.created:type_name -> google.protobuf.Timestamp
+	10, // 2: pemba.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	10, // 3: pemba.v1.Token.overlap_until:type_name -> google.protobuf.Timestamp
+	9,  // 4: pemba.v1.CreateTokenRequest.role:type_name -> pemba.v1.Role
+	10, // 5: pemba.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
+	0,  // 6: pemba.v1.CreateTokenResponse.token:type_name -> pemba.v1.Token
+	11, // 7: pemba.v1.RotateTokenRequest.overlap:type_name -> google.protobuf.Duration
+	10, // 8: pemba.v1.RotateTokenRequest.expires:type_name -> google.protobuf.Timestamp
+	0,  // 9: pemba.v1.RotateTokenResponse.token:type_name -> pemba.v1.Token
+	12, // 10: pemba.v1.ListTokensRequest.consistency:type_name -> pemba.v1.Consistency
+	0,  // 11: pemba.v1.ListTokensResponse.tokens:type_name -> pemba.v1.Token
+	1,  // 12: pemba.v1.TokenService.CreateToken:input_type -> pemba.v1.CreateTokenRequest
+	3,  // 13: pemba.v1.TokenService.RotateToken:input_type -> pemba.v1.RotateTokenRequest
+	5,  // 14: pemba.v1.TokenService.ListTokens:input_type -> pemba.v1.ListTokensRequest
+	7,  // 15: pemba.v1.TokenService.RevokeToken:input_type -> pemba.v1.RevokeTokenRequest
+	2,  // 16: pemba.v1.TokenService.CreateToken:output_type -> pemba.v1.CreateTokenResponse
+	4,  // 17: pemba.v1.TokenService.RotateToken:output_type -> pemba.v1.RotateTokenResponse
+	6,  // 18: pemba.v1.TokenService.ListTokens:output_type -> pemba.v1.ListTokensResponse
+	8,  // 19: pemba.v1.TokenService.RevokeToken:output_type -> pemba.v1.RevokeTokenResponse
+	16, // [16:20] is the sub-list for method output_type
+	12, // [12:16] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_pemba_v1_token_service_proto_init() }
@@ -616,14 +816,14 @@ func file_pemba_v1_token_service_proto_init() {
 	}
 	file_pemba_v1_consistency_proto_init()
 	file_pemba_v1_role_proto_init()
-	file_pemba_v1_token_service_proto_msgTypes[3].OneofWrappers = []any{}
+	file_pemba_v1_token_service_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pemba_v1_token_service_proto_rawDesc), len(file_pemba_v1_token_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	TokenService_CreateToken_FullMethodName = "/pemba.v1.TokenService/CreateToken"
+	TokenService_RotateToken_FullMethodName = "/pemba.v1.TokenService/RotateToken"
 	TokenService_ListTokens_FullMethodName  = "/pemba.v1.TokenService/ListTokens"
 	TokenService_RevokeToken_FullMethodName = "/pemba.v1.TokenService/RevokeToken"
 )
@@ -38,6 +39,13 @@ type TokenServiceClient interface {
 	// answered with the secret again, so revoke the token and create another), INVALID_ARGUMENT (INVALID_TOKEN,
 	// INVALID_FIELD). Needs the role admin for all stores.
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
+	// RotateToken gives a token another secret and returns it, this once. The secret before stays valid for as long as is asked,
+	// so that it can be exchanged everywhere without a gap; the one before that ends at once.
+	//
+	// Errors on top of those of every call: NOT_FOUND (TOKEN_NOT_FOUND), ALREADY_EXISTS (TOKEN_EXISTS, REQUEST_ID_REUSED: a
+	// repeated request cannot be answered with the secret again, so rotate once more), INVALID_ARGUMENT (MISSING_FIELD,
+	// INVALID_TOKEN, INVALID_FIELD). Needs the role admin for all stores.
+	RotateToken(ctx context.Context, in *RotateTokenRequest, opts ...grpc.CallOption) (*RotateTokenResponse, error)
 	// ListTokens lists the tokens in the order of their names, without their secrets.
 	//
 	// Errors on top of those of every call: INVALID_ARGUMENT (INVALID_CURSOR, INVALID_FIELD). Needs the role auditor for all
@@ -63,6 +71,16 @@ func (c *tokenServiceClient) CreateToken(ctx context.Context, in *CreateTokenReq
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateTokenResponse)
 	err := c.cc.Invoke(ctx, TokenService_CreateToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tokenServiceClient) RotateToken(ctx context.Context, in *RotateTokenRequest, opts ...grpc.CallOption) (*RotateTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateTokenResponse)
+	err := c.cc.Invoke(ctx, TokenService_RotateToken_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +121,13 @@ type TokenServiceServer interface {
 	// answered with the secret again, so revoke the token and create another), INVALID_ARGUMENT (INVALID_TOKEN,
 	// INVALID_FIELD). Needs the role admin for all stores.
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
+	// RotateToken gives a token another secret and returns it, this once. The secret before stays valid for as long as is asked,
+	// so that it can be exchanged everywhere without a gap; the one before that ends at once.
+	//
+	// Errors on top of those of every call: NOT_FOUND (TOKEN_NOT_FOUND), ALREADY_EXISTS (TOKEN_EXISTS, REQUEST_ID_REUSED: a
+	// repeated request cannot be answered with the secret again, so rotate once more), INVALID_ARGUMENT (MISSING_FIELD,
+	// INVALID_TOKEN, INVALID_FIELD). Needs the role admin for all stores.
+	RotateToken(context.Context, *RotateTokenRequest) (*RotateTokenResponse, error)
 	// ListTokens lists the tokens in the order of their names, without their secrets.
 	//
 	// Errors on top of those of every call: INVALID_ARGUMENT (INVALID_CURSOR, INVALID_FIELD). Needs the role auditor for all
@@ -126,6 +151,9 @@ type UnimplementedTokenServiceServer struct{}
 
 func (UnimplementedTokenServiceServer) CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateToken not implemented")
+}
+func (UnimplementedTokenServiceServer) RotateToken(context.Context, *RotateTokenRequest) (*RotateTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateToken not implemented")
 }
 func (UnimplementedTokenServiceServer) ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTokens not implemented")
@@ -168,6 +196,24 @@ func _TokenService_CreateToken_Handler(srv interface{}, ctx context.Context, dec
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(TokenServiceServer).CreateToken(ctx, req.(*CreateTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TokenService_RotateToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokenServiceServer).RotateToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TokenService_RotateToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokenServiceServer).RotateToken(ctx, req.(*RotateTokenRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -218,6 +264,10 @@ var TokenService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateToken",
 			Handler:    _TokenService_CreateToken_Handler,
+		},
+		{
+			MethodName: "RotateToken",
+			Handler:    _TokenService_RotateToken_Handler,
 		},
 		{
 			MethodName: "ListTokens",

@@ -1050,7 +1050,14 @@ type TokenCreated struct {
 	// The name of that store at the time.
 	StoreName string `protobuf:"bytes,4,opt,name=store_name,json=storeName,proto3" json:"store_name,omitempty"`
 	// SHA-256 of the secret, 32 bytes. Secrets are random, long and not chosen by people, so that no salt is needed.
-	SecretHash    []byte `protobuf:"bytes,5,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
+	SecretHash []byte `protobuf:"bytes,5,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
+	// Until when it is valid, in microseconds since 1970. 0: until it is revoked.
+	Expires int64 `protobuf:"varint,6,opt,name=expires,proto3" json:"expires,omitempty"`
+	// SHA-256 of the secret that this one takes the place of, where a token of this name goes on with another secret and the older
+	// one is still valid for a while. Empty: none is.
+	OlderHash []byte `protobuf:"bytes,7,opt,name=older_hash,json=olderHash,proto3" json:"older_hash,omitempty"`
+	// Until when that is, in microseconds since 1970.
+	OlderUntil    int64 `protobuf:"varint,8,opt,name=older_until,json=olderUntil,proto3" json:"older_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1118,6 +1125,27 @@ func (x *TokenCreated) GetSecretHash() []byte {
 		return x.SecretHash
 	}
 	return nil
+}
+
+func (x *TokenCreated) GetExpires() int64 {
+	if x != nil {
+		return x.Expires
+	}
+	return 0
+}
+
+func (x *TokenCreated) GetOlderHash() []byte {
+	if x != nil {
+		return x.OlderHash
+	}
+	return nil
+}
+
+func (x *TokenCreated) GetOlderUntil() int64 {
+	if x != nil {
+		return x.OlderUntil
+	}
+	return 0
 }
 
 // TokenRevoked: a token is not valid any more.
@@ -1410,7 +1438,7 @@ const file_pemba_stored_v1_change_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"2\n" +
 	"\fStoreDeleted\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xa3\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xfd\x01\n" +
 	"\fTokenCreated\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x1e\n" +
@@ -1418,7 +1446,12 @@ const file_pemba_stored_v1_change_proto_rawDesc = "" +
 	"\n" +
 	"store_name\x18\x04 \x01(\tR\tstoreName\x12\x1f\n" +
 	"\vsecret_hash\x18\x05 \x01(\fR\n" +
-	"secretHashB\v\n" +
+	"secretHash\x12\x18\n" +
+	"\aexpires\x18\x06 \x01(\x03R\aexpires\x12\x1d\n" +
+	"\n" +
+	"older_hash\x18\a \x01(\fR\tolderHash\x12\x1f\n" +
+	"\volder_until\x18\b \x01(\x03R\n" +
+	"olderUntilB\v\n" +
 	"\t_store_id\"\x82\x01\n" +
 	"\fTokenRevoked\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +

@@ -3,6 +3,7 @@ package server_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -141,4 +142,42 @@ func TestAWebClientThatNeverReadsIsLeft(t *testing.T) {
 			t.Fatalf("the stream that nobody reads goes on: %s: %s", answer.Status, text)
 		}
 	}
+}
+
+// FuzzHTTP sends anything to paths of the API: the answer is JSON, line by line,
+// and never a fault of the server.
+func FuzzHTTP(f *testing.F) {
+	paths := []string{"/v1/check", "/v1/bulk-check", "/v1/relationships/write", "/v1/relationships/import", "/v1/lookup-resources", "/v1/schema/diff", "/v1/users/create"}
+	for i, body := range []string{
+		`{"resource": {"type": "document", "id": "a"}, "permission": "view", "subject": {"type": "user", "id": "ada"}, "context": {"a": [1, {"b": null}]}}`,
+		`{"items": [{"resource": {"type": "document", "id": "a"}, "permission": "view", "subject": {"type": "user", "id": "ada"}}]}`,
+		`{"operations": [{"touch": {"resource": {"type": "document", "id": "a"}, "relation": "viewer", "subject": {"type": "user", "id": "ada"}, "expiration": "2026-01-01T00:00:00Z"}}]}`,
+		`{"start": {"mode": "IMPORT_MODE_TOUCH"}}` + imported(0, 1),
+		`{"resourceType": "document", "permission": "view", "subject": {"type": "user", "id": "ada"}, "limit": "1"}`,
+		`{"text": "definition user {}"}`, `{"id": "ada", "userName": "ada"}`,
+	} {
+		f.Add(uint8(i), body)
+	}
+	n := documents(f, peopleSchema)
+	w := listenHTTP(f, n, "")
+	f.Fuzz(func(t *testing.T, which uint8, body string) {
+		path := paths[int(which)%len(paths)]
+		answer, err := http.Post(w.url+path, "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.StatusCode >= 500 {
+			t.Errorf("%s %q: %s: %s", path, body, answer.Status, text)
+		}
+		for line := range strings.Lines(string(text)) {
+			if !json.Valid([]byte(line)) || strings.Contains(line, `"INTERNAL"`) {
+				t.Errorf("%s %q: %s", path, body, line)
+			}
+		}
+	})
 }

@@ -213,6 +213,39 @@ func TestOldTLSIsRefused(t *testing.T) {
 	}
 }
 
+// TestClientsShowCertificatesOverHTTPToo: who has none, or another authority's, is
+// not answered at all.
+func TestClientsShowCertificatesOverHTTPToo(t *testing.T) {
+	folder := t.TempDir()
+	in := func(name string) string { return filepath.Join(folder, name) }
+	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
+	ours.sign(in("server"), 2, soon(), "127.0.0.1")
+	ours.sign(in("client"), 3, soon())
+	theirs.sign(in("stranger"), 4, soon())
+	n := encrypted(t, encryption{cert: in("server.crt"), key: in("server.key"), clientCA: ours.file}, nil)
+	for name, good := range map[string]bool{"": false, "stranger": false, "client": true} {
+		config := &tls.Config{RootCAs: ours.pool()}
+		if name != "" {
+			own, err := tls.LoadX509KeyPair(in(name+".crt"), in(name+".key"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own, nil }
+		}
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true, ForceAttemptHTTP2: true}}
+		answer, err := client.Get("https://" + n.web.addr + "/v1/stores")
+		if err == nil {
+			answer.Body.Close()
+		}
+		if (err == nil && answer.StatusCode == http.StatusOK) != good {
+			t.Errorf("%q: %v %v", name, answer, err)
+		}
+		if good && (answer.ProtoMajor != 2 || answer.Header.Get("Strict-Transport-Security") == "") {
+			t.Errorf("%s %v", answer.Proto, answer.Header)
+		}
+	}
+}
+
 func TestServeRefusesCertificatesThatCannotBe(t *testing.T) {
 	folder := t.TempDir()
 	in := func(name string) string { return filepath.Join(folder, name) }

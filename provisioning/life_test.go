@@ -132,7 +132,6 @@ type world struct {
 	nodes   [2]*keeper.Keeper
 	now     company
 	folded  []company // by revision
-	zookies []string
 	erased  map[string]datastore.Revision
 	digests map[tuple.Object]map[datastore.Revision][32]byte
 	pending []pendingStep

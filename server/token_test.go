@@ -67,9 +67,9 @@ func TestATokenExpires(t *testing.T) {
 	}
 	expect(t, "a stream of an expired token", err, codes.Unauthenticated, "EXPIRED_TOKEN")
 	n.becomes(t, made.Secret, "EXPIRED_TOKEN")
-	again, err := n.tokens.RotateToken(admin, &pembav1.RotateTokenRequest{Name: "robot"})
+	_, err = n.tokens.RotateToken(admin, &pembav1.RotateTokenRequest{Name: "robot"})
 	expect(t, "rotating an expired token without a later end", err, codes.InvalidArgument, "INVALID_TOKEN")
-	again, err = n.tokens.RotateToken(admin, &pembav1.RotateTokenRequest{Name: "robot", Expires: timestamppb.New(time.Now().Add(time.Hour))})
+	again, err := n.tokens.RotateToken(admin, &pembav1.RotateTokenRequest{Name: "robot", Expires: timestamppb.New(time.Now().Add(time.Hour))})
 	if err != nil {
 		t.Fatal(err)
 	}

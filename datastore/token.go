@@ -14,7 +14,7 @@ type Token struct {
 	// Expires is when it ends; zero: never.
 	Expires time.Time `json:",omitzero"`
 	// Older is the hash of the secret before, which is valid until OlderUntil; zero:
-	// none is.
+	// there was none.
 	Older      [32]byte  `json:"-"`
 	OlderUntil time.Time `json:",omitzero"`
 }

@@ -76,7 +76,7 @@ func TestATokenExpires(t *testing.T) {
 	if err := n.asks(t, again.Secret); err != nil {
 		t.Error(err)
 	}
-	n.becomes(t, made.Secret, "UNKNOWN_TOKEN")
+	n.becomes(t, made.Secret, "EXPIRED_TOKEN")
 	_, err = n.tokens.CreateToken(admin, &pembav1.CreateTokenRequest{Name: "late", Role: pembav1.Role_ROLE_READER, Expires: timestamppb.New(time.Now().Add(-time.Second))})
 	expect(t, "a token that has expired", err, codes.InvalidArgument, "INVALID_TOKEN")
 }

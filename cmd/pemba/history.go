@@ -180,7 +180,11 @@ func operationText(o *pb.Operation) (mark string, paint colour, text string) {
 	case o.Token != nil && o.Kind == pb.OperationKind_OPERATION_KIND_REVOKE_TOKEN:
 		return "-", red, "token " + o.Token.Name
 	case o.Token != nil:
-		return "+", green, "token " + o.Token.Name + ", " + roleText(o.Token.Role) + " of " + scope(o.Token.Store)
+		text := "token " + o.Token.Name + ", " + roleText(o.Token.Role) + " of " + scope(o.Token.Store)
+		if o.Token.OverlapUntil != nil {
+			return "~", yellow, text + ", another secret"
+		}
+		return "+", green, text
 	case o.Kind == pb.OperationKind_OPERATION_KIND_ERASE:
 		return "-", red, "attributes of " + objectFromWire(o.Identity.GetObject()).String()
 	case o.Identity != nil && o.Identity.After == pb.IdentityState_IDENTITY_STATE_REMOVED:

@@ -112,10 +112,7 @@ func (j *judgement) rotateToken(r *datastore.Rotation, actor string) error {
 	if !ok {
 		return noToken(r.Name)
 	}
-	t.Older, t.OlderUntil = [32]byte{}, time.Time{}
-	if r.Overlap > 0 {
-		t.Older, t.OlderUntil = t.Hash, j.now.Add(r.Overlap)
-	}
+	t.Older, t.OlderUntil = t.Hash, j.now.Add(r.Overlap)
 	t.Hash, t.Created, t.Actor = r.Hash, j.now, actor
 	if r.Expires != nil {
 		t.Expires = *r.Expires

@@ -720,7 +720,7 @@ type TokenChange struct {
 	Store string `protobuf:"bytes,3,opt,name=store,proto3" json:"store,omitempty"`
 	// When it ends. Absent: when it is revoked.
 	Expires *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`
-	// Until when the secret before is valid, where it got another one.
+	// Of a token that was there already and got another secret: until when the one before is valid.
 	OverlapUntil  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=overlap_until,json=overlapUntil,proto3" json:"overlap_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1053,10 +1053,10 @@ type TokenCreated struct {
 	SecretHash []byte `protobuf:"bytes,5,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
 	// Until when it is valid, in microseconds since 1970. 0: until it is revoked.
 	Expires int64 `protobuf:"varint,6,opt,name=expires,proto3" json:"expires,omitempty"`
-	// SHA-256 of the secret that this one takes the place of, where a token of this name goes on with another secret and the older
-	// one is still valid for a while. Empty: none is.
+	// SHA-256 of the secret that this one takes the place of, where a token of this name goes on with another secret. Empty: the
+	// token is new.
 	OlderHash []byte `protobuf:"bytes,7,opt,name=older_hash,json=olderHash,proto3" json:"older_hash,omitempty"`
-	// Until when that is, in microseconds since 1970.
+	// Until when that one is valid, in microseconds since 1970.
 	OlderUntil    int64 `protobuf:"varint,8,opt,name=older_until,json=olderUntil,proto3" json:"older_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

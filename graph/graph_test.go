@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { sqltest.Main(m) }
 // memory and one read directly, at the same revision.
 func newStore(t testing.TB, text string, relationships []string) (resident, direct datastore.Snapshot) {
 	t.Helper()
-	k, err := keeper.Open(memory.New(), keeper.Options{DirectWidth: 64})
+	k, err := keeper.Open(memory.New(), keeper.Options{DirectWidth: 64, LoadPatience: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

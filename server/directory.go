@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"github.com/pembadb/pemba/datastore"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
@@ -38,7 +38,8 @@ func (s *provisionings) ApplyDirectory(stream directoryStream) error {
 	if start.MaxRemovals != nil {
 		o.MaxRemovals = int(*start.MaxRemovals)
 	}
-	err = d.Apply(stream.Context(), o, directoryEntries(stream), func(a provisioning.Applied) error {
+	in := &incomingDirectory{stream: stream, empty: start.Empty}
+	err = d.Apply(stream.Context(), o, in.entries, func(a provisioning.Applied) error {
 		m := &pembav1.ApplyDirectoryResponse{Zookie: a.Zookie, Complete: a.Complete}
 		for i := range a.Steps {
 			m.Steps = append(m.Steps, stepProto(&a.Steps[i]))
@@ -52,30 +53,64 @@ func (s *provisionings) ApplyDirectory(stream directoryStream) error {
 	return err
 }
 
-// directoryEntries reads the entries that a client sends.
-func directoryEntries(stream directoryStream) iter.Seq2[provisioning.Entry, error] {
-	return func(yield func(provisioning.Entry, error) bool) {
-		for n := 0; ; {
-			m, err := stream.Recv()
-			if errors.Is(err, io.EOF) {
+// incomingDirectory is a directory as a client sends it.
+type incomingDirectory struct {
+	stream directoryStream
+	empty  bool // the client says that it has no entries
+	n      int  // how many came
+}
+
+// entries reads the entries up to the end that the client declares. A stream that
+// ends without one was cut off, as a file or a body can be, and is an error: what
+// it lacks must not be taken for what is to go.
+func (in *incomingDirectory) entries(yield func(provisioning.Entry, error) bool) {
+	for {
+		entries, err := in.next()
+		if err != nil {
+			yield(provisioning.Entry{}, err)
+			return
+		}
+		if entries == nil {
+			return
+		}
+		for _, e := range entries.Entries {
+			entry, err := directoryEntry(e, fmt.Sprintf("entries[%d]", in.n))
+			if !yield(entry, err) || err != nil {
 				return
 			}
-			if err == nil && m.GetEntries() == nil {
-				err = missing("entries")
-			}
-			if err != nil {
-				yield(provisioning.Entry{}, err)
-				return
-			}
-			for _, e := range m.GetEntries().Entries {
-				entry, err := directoryEntry(e, fmt.Sprintf("entries[%d]", n))
-				if !yield(entry, err) || err != nil {
-					return
-				}
-				n++
-			}
+			in.n++
 		}
 	}
+}
+
+// next are the entries of one message; nil at the end.
+func (in *incomingDirectory) next() (*pembav1.DirectoryEntries, error) {
+	m, err := in.stream.Recv()
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, withReason(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_MISSING_FIELD,
+			fmt.Sprintf("the field end is missing: the directory broke off after %d entries; send all of it, and last the end", in.n), "field", "end")
+	case err != nil:
+		return nil, err
+	case m.GetEnd() != nil:
+		return nil, in.checkEnd(m.GetEnd().Entries)
+	case m.GetEntries() == nil:
+		return nil, missing("entries")
+	case in.empty && len(m.GetEntries().Entries) > 0:
+		return nil, badField(pembav1.ErrorReason_ERROR_REASON_INVALID_FIELD, "start.empty", errors.New("the directory has entries, and says that it has none"))
+	}
+	return m.GetEntries(), nil
+}
+
+// checkEnd compares what came with what the client says there was.
+func (in *incomingDirectory) checkEnd(declared uint64) error {
+	switch {
+	case declared != uint64(in.n):
+		return badField(pembav1.ErrorReason_ERROR_REASON_INVALID_FIELD, "end.entries", fmt.Errorf("%d entries came, not %d; send all of it again", in.n, declared))
+	case in.n == 0 && !in.empty:
+		return badField(pembav1.ErrorReason_ERROR_REASON_INVALID_FIELD, "start.empty", errors.New("the directory has no entries, which would remove all users and groups; if that is meant, set empty"))
+	}
+	return nil
 }
 
 // directoryEntry reads an entry; field names it by its place in the whole.

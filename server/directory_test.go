@@ -1,8 +1,11 @@
 package server_test
 
 import (
+	"fmt"
 	"io"
+	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -25,6 +28,13 @@ func directoryMembership(group string, m *pembav1.Member) *pembav1.DirectoryEntr
 // applyDirectory applies a directory and returns the actions, and the last message.
 func (n *node) applyDirectory(t testing.TB, start *pembav1.DirectoryStart, entries ...*pembav1.DirectoryEntry) (actions []string, last *pembav1.ApplyDirectoryResponse, err error) {
 	t.Helper()
+	end := &pembav1.DirectoryEnd{Entries: uint64(len(entries))}
+	return n.sendDirectory(t, start, entries, &pembav1.ApplyDirectoryRequest{Part: &pembav1.ApplyDirectoryRequest_End{End: end}})
+}
+
+// sendDirectory sends a directory and what follows it.
+func (n *node) sendDirectory(t testing.TB, start *pembav1.DirectoryStart, entries []*pembav1.DirectoryEntry, more ...*pembav1.ApplyDirectoryRequest) (actions []string, last *pembav1.ApplyDirectoryResponse, err error) {
+	t.Helper()
 	stream, err := pembav1.NewProvisioningServiceClient(n.conn).ApplyDirectory(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -35,6 +45,11 @@ func (n *node) applyDirectory(t testing.TB, start *pembav1.DirectoryStart, entri
 	for _, e := range entries { // each alone: how they are packed means nothing
 		if stream.Send(&pembav1.ApplyDirectoryRequest{Part: &pembav1.ApplyDirectoryRequest_Entries{Entries: &pembav1.DirectoryEntries{Entries: []*pembav1.DirectoryEntry{e}}}}) != nil {
 			break // Recv tells why
+		}
+	}
+	for _, m := range more {
+		if stream.Send(m) != nil {
+			break
 		}
 	}
 	stream.CloseSend()
@@ -101,5 +116,74 @@ func TestADirectoryIsApplied(t *testing.T) {
 	} {
 		_, _, err := n.applyDirectory(t, &pembav1.DirectoryStart{}, c.entries...)
 		expect(t, what, err, c.code, c.reason)
+	}
+}
+
+// A directory that is cut off, over gRPC or HTTP, in any place, or that is empty
+// and does not say so, removes nobody.
+func TestADirectoryThatIsCutOffRemovesNobody(t *testing.T) {
+	n := documents(t, offboardSchema)
+	all := []*pembav1.DirectoryEntry{
+		directoryUser(t, "ada", `{"userName":"ada"}`), directoryUser(t, "bob", `{"userName":"bob"}`), directoryUser(t, "cy", `{"userName":"cy"}`),
+		directoryGroup(t, "eng", `{"displayName":"Engineering"}`), directoryGroup(t, "ops", `{"displayName":"Operations"}`),
+		directoryMembership("eng", groupMember("ops")), directoryMembership("eng", userMember("ada")), directoryMembership("ops", userMember("bob")),
+	}
+	if _, _, err := n.applyDirectory(t, &pembav1.DirectoryStart{}, all...); err != nil {
+		t.Fatal(err)
+	}
+	whole := func(what string) {
+		t.Helper()
+		got, _, err := n.applyDirectory(t, &pembav1.DirectoryStart{DryRun: true}, all...)
+		if err != nil || len(got) > 0 {
+			t.Errorf("%s: the directory is no longer whole: %v, %v", what, got, err)
+		}
+	}
+	for at := range len(all) + 1 {
+		_, last, err := n.sendDirectory(t, &pembav1.DirectoryStart{}, all[:at])
+		expect(t, fmt.Sprintf("cut off after %d", at), err, codes.InvalidArgument, "MISSING_FIELD")
+		if last.GetComplete() {
+			t.Error("what was cut off is complete")
+		}
+		whole(fmt.Sprintf("cut off after %d", at))
+	}
+	end := func(n uint64) *pembav1.ApplyDirectoryRequest {
+		return &pembav1.ApplyDirectoryRequest{Part: &pembav1.ApplyDirectoryRequest_End{End: &pembav1.DirectoryEnd{Entries: n}}}
+	}
+	_, _, err := n.sendDirectory(t, &pembav1.DirectoryStart{}, all[:4], end(5))
+	expect(t, "an entry is lacking", err, codes.InvalidArgument, "INVALID_FIELD")
+	_, _, err = n.sendDirectory(t, &pembav1.DirectoryStart{Empty: true}, all[:1], end(1))
+	expect(t, "an empty one with an entry", err, codes.InvalidArgument, "INVALID_FIELD")
+	for _, dry := range []bool{true, false} {
+		_, _, err = n.sendDirectory(t, &pembav1.DirectoryStart{DryRun: dry}, nil, end(0))
+		expect(t, "an empty one that does not say so", err, codes.InvalidArgument, "INVALID_FIELD")
+	}
+	whole("refused")
+
+	web := listenHTTP(t, n, "")
+	const users = `{"start":{}}
+{"entries":{"entries":[{"user":{"id":"ada","attributes":{"userName":"ada"}}}]}}
+`
+	for what, body := range map[string]string{
+		"no end":                      users,
+		"an empty one":                `{"start":{}}`,
+		"an empty one with an end":    `{"start":{}}` + "\n" + `{"end":{}}`,
+		"a line that is broken off":   users + `{"end":{"entr`,
+		"a line that is nothing":      users + `{"ent":1}` + "\n" + `{"end":{"entries":1}}`,
+		"fewer entries than declared": users + `{"end":{"entries":2}}`,
+	} {
+		r, err := http.Post(web.url+"/v1/directory/apply", "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		if err != nil || !strings.Contains(string(text), `"error"`) && r.StatusCode == http.StatusOK {
+			t.Errorf("%s: %d %s, %v", what, r.StatusCode, text, err)
+		}
+		whole(what)
+	}
+	got, _, err := n.sendDirectory(t, &pembav1.DirectoryStart{Empty: true}, nil, end(0))
+	if err != nil || len(got) == 0 {
+		t.Errorf("an empty one that says so: %v, %v", got, err)
 	}
 }

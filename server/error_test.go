@@ -202,8 +202,11 @@ func wrong(ctx context.Context, t *testing.T, n *node) map[string]func() error {
 			if err != nil {
 				return err
 			}
-			start := &pembav1.DirectoryStart{MaxRemovals: proto.Uint32(0)}
+			start := &pembav1.DirectoryStart{MaxRemovals: proto.Uint32(0), Empty: true}
 			if err := stream.Send(&pembav1.ApplyDirectoryRequest{Part: &pembav1.ApplyDirectoryRequest_Start{Start: start}}); err != nil {
+				return err
+			}
+			if err := stream.Send(&pembav1.ApplyDirectoryRequest{Part: &pembav1.ApplyDirectoryRequest_End{End: &pembav1.DirectoryEnd{}}}); err != nil {
 				return err
 			}
 			stream.CloseSend()

@@ -5,16 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	pb "github.com/pembadb/pemba/proto/pemba/v1"
 )
@@ -32,8 +28,9 @@ const directoryHelp = `The file is YAML or JSON, with the attributes by SCIM's n
     eng: {displayName: Engineering, members: [user:ada, group:ops]}
     ops: {displayName: Operations, members: [user:bob]}
 
-What it leaves out goes: attributes, memberships, and users and groups, whoever
-made them.`
+A key is the id alone; a member is user:ID or group:ID. What the file leaves out
+goes: attributes, memberships, and users and groups, whoever made them. So both
+parts must be there, "users: {}" for none.`
 
 // directoryRun is a directory being applied, or planned.
 type directoryRun struct {
@@ -69,6 +66,7 @@ func (a *app) directoryApplyCommand(plan bool) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		start.Empty = len(entries) == 0
 		if start.Store = c.store; !plan {
 			start.MaxRemovals = proto.Uint32(most)
 		}
@@ -76,75 +74,6 @@ func (a *app) directoryApplyCommand(plan bool) *cobra.Command {
 		return d.run(ctx, c, entries)
 	})
 	return a.remote(cmd, true, false)
-}
-
-// directoryFile is a directory as a file has it.
-type directoryFile struct {
-	Users  map[string]map[string]any `yaml:"users"`
-	Groups map[string]map[string]any `yaml:"groups"`
-}
-
-// readDirectory reads a directory, in the order in which it is sent.
-func (a *app) readDirectory(path string) (entries []*pb.DirectoryEntry, err error) {
-	text, err := a.read(path)
-	if err != nil {
-		return nil, err
-	}
-	var file directoryFile
-	d := yaml.NewDecoder(strings.NewReader(text))
-	d.KnownFields(true)
-	if err := d.Decode(&file); err != nil && err != io.EOF {
-		return nil, fmt.Errorf("%s is no directory: %w", path, err)
-	}
-	if file.Users == nil && file.Groups == nil {
-		return nil, fmt.Errorf("%s has neither users nor groups; to remove everybody write `users: {}`", path)
-	}
-	for _, id := range slices.Sorted(maps.Keys(file.Users)) {
-		attributes, err := structpb.NewStruct(file.Users[id])
-		if err != nil {
-			return nil, fmt.Errorf("%s: user %s: %w", path, id, err)
-		}
-		entries = append(entries, &pb.DirectoryEntry{Entry: &pb.DirectoryEntry_User{User: &pb.DirectoryUser{Id: id, Attributes: attributes}}})
-	}
-	var memberships []*pb.DirectoryEntry
-	for _, id := range slices.Sorted(maps.Keys(file.Groups)) {
-		members, err := membersOfFile(file.Groups[id])
-		if err != nil {
-			return nil, fmt.Errorf("%s: group %s: %w", path, id, err)
-		}
-		for _, m := range members {
-			memberships = append(memberships, &pb.DirectoryEntry{Entry: &pb.DirectoryEntry_Membership{Membership: &pb.Membership{Group: id, Member: m}}})
-		}
-		attributes, err := structpb.NewStruct(file.Groups[id])
-		if err != nil {
-			return nil, fmt.Errorf("%s: group %s: %w", path, id, err)
-		}
-		entries = append(entries, &pb.DirectoryEntry{Entry: &pb.DirectoryEntry_Group{Group: &pb.DirectoryGroup{Id: id, Attributes: attributes}}})
-	}
-	return append(entries, memberships...), nil
-}
-
-// membersOfFile takes the members out of a group's attributes, in the order in
-// which they are sent.
-func membersOfFile(attributes map[string]any) ([]*pb.Member, error) {
-	given, ok := attributes["members"]
-	delete(attributes, "members")
-	list, isList := given.([]any)
-	if ok && given != nil && !isList {
-		return nil, errors.New("members must be a list such as [user:ada, group:ops]")
-	}
-	texts := map[string]bool{}
-	for _, m := range list {
-		text, isText := m.(string)
-		if !isText {
-			return nil, fmt.Errorf("member %v is no text; write user:ID or group:ID", m)
-		}
-		if texts[text] {
-			return nil, fmt.Errorf("member %s is named twice", text)
-		}
-		texts[text] = true
-	}
-	return parseMembers(slices.Sorted(maps.Keys(texts))) // group: comes before user:
 }
 
 // directoryBatch is how many entries are sent at once.
@@ -169,7 +98,10 @@ func (d *directoryRun) run(ctx context.Context, c *connection, entries []*pb.Dir
 				return
 			}
 		}
-		stream.CloseSend()
+		end := &pb.DirectoryEnd{Entries: uint64(len(entries))}
+		if stream.Send(&pb.ApplyDirectoryRequest{Part: &pb.ApplyDirectoryRequest_End{End: end}}) == nil {
+			stream.CloseSend()
+		}
 	})
 	err = receive(stream, func(m *pb.ApplyDirectoryResponse) error {
 		d.end = m

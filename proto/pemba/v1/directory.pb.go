@@ -98,12 +98,13 @@ func (DirectoryAction) EnumDescriptor() ([]byte, []int) {
 // Says what a directory is applied to, and then what it is.
 type ApplyDirectoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The first message has the start, the others entries.
+	// The first message has the start, the last one the end, the others entries.
 	//
 	// Types that are valid to be assigned to Part:
 	//
 	//	*ApplyDirectoryRequest_Start
 	//	*ApplyDirectoryRequest_Entries
+	//	*ApplyDirectoryRequest_End
 	Part          isApplyDirectoryRequest_Part `protobuf_oneof:"part"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -164,6 +165,15 @@ func (x *ApplyDirectoryRequest) GetEntries() *DirectoryEntries {
 	return nil
 }
 
+func (x *ApplyDirectoryRequest) GetEnd() *DirectoryEnd {
+	if x != nil {
+		if x, ok := x.Part.(*ApplyDirectoryRequest_End); ok {
+			return x.End
+		}
+	}
+	return nil
+}
+
 type isApplyDirectoryRequest_Part interface {
 	isApplyDirectoryRequest_Part()
 }
@@ -178,9 +188,63 @@ type ApplyDirectoryRequest_Entries struct {
 	Entries *DirectoryEntries `protobuf:"bytes,2,opt,name=entries,proto3,oneof"`
 }
 
+type ApplyDirectoryRequest_End struct {
+	// That this was all. Without it the directory was cut off: nobody is removed, and the call ends with INVALID_ARGUMENT
+	// (MISSING_FIELD: `end`).
+	End *DirectoryEnd `protobuf:"bytes,3,opt,name=end,proto3,oneof"`
+}
+
 func (*ApplyDirectoryRequest_Start) isApplyDirectoryRequest_Part() {}
 
 func (*ApplyDirectoryRequest_Entries) isApplyDirectoryRequest_Part() {}
+
+func (*ApplyDirectoryRequest_End) isApplyDirectoryRequest_Part() {}
+
+// The end of a directory.
+type DirectoryEnd struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many entries were sent. Another number than came is refused.
+	Entries       uint64 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DirectoryEnd) Reset() {
+	*x = DirectoryEnd{}
+	mi := &file_pemba_v1_directory_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DirectoryEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DirectoryEnd) ProtoMessage() {}
+
+func (x *DirectoryEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_pemba_v1_directory_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DirectoryEnd.ProtoReflect.Descriptor instead.
+func (*DirectoryEnd) Descriptor() ([]byte, []int) {
+	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DirectoryEnd) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
 
 // What a directory is applied to.
 type DirectoryStart struct {
@@ -196,13 +260,16 @@ type DirectoryStart struct {
 	MaxRemovals *uint32 `protobuf:"varint,4,opt,name=max_removals,json=maxRemovals,proto3,oneof" json:"max_removals,omitempty"`
 	// Removes the relationships, too, that would go on naming those who are removed.
 	RemoveOrphans bool `protobuf:"varint,5,opt,name=remove_orphans,json=removeOrphans,proto3" json:"remove_orphans,omitempty"`
+	// The directory has no entries, so that all users and groups go. One without entries that does not say so is refused, and
+	// so is one that says so and has some.
+	Empty         bool `protobuf:"varint,6,opt,name=empty,proto3" json:"empty,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DirectoryStart) Reset() {
 	*x = DirectoryStart{}
-	mi := &file_pemba_v1_directory_proto_msgTypes[1]
+	mi := &file_pemba_v1_directory_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -214,7 +281,7 @@ func (x *DirectoryStart) String() string {
 func (*DirectoryStart) ProtoMessage() {}
 
 func (x *DirectoryStart) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_directory_proto_msgTypes[1]
+	mi := &file_pemba_v1_directory_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -227,7 +294,7 @@ func (x *DirectoryStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectoryStart.ProtoReflect.Descriptor instead.
 func (*DirectoryStart) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{1}
+	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *DirectoryStart) GetStore() string {
@@ -265,6 +332,13 @@ func (x *DirectoryStart) GetRemoveOrphans() bool {
 	return false
 }
 
+func (x *DirectoryStart) GetEmpty() bool {
+	if x != nil {
+		return x.Empty
+	}
+	return false
+}
+
 // A part of a directory.
 type DirectoryEntries struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -277,7 +351,7 @@ type DirectoryEntries struct {
 
 func (x *DirectoryEntries) Reset() {
 	*x = DirectoryEntries{}
-	mi := &file_pemba_v1_directory_proto_msgTypes[2]
+	mi := &file_pemba_v1_directory_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -289,7 +363,7 @@ func (x *DirectoryEntries) String() string {
 func (*DirectoryEntries) ProtoMessage() {}
 
 func (x *DirectoryEntries) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_directory_proto_msgTypes[2]
+	mi := &file_pemba_v1_directory_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -302,7 +376,7 @@ func (x *DirectoryEntries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectoryEntries.ProtoReflect.Descriptor instead.
 func (*DirectoryEntries) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{2}
+	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DirectoryEntries) GetEntries() []*DirectoryEntry {
@@ -329,7 +403,7 @@ type DirectoryEntry struct {
 
 func (x *DirectoryEntry) Reset() {
 	*x = DirectoryEntry{}
-	mi := &file_pemba_v1_directory_proto_msgTypes[3]
+	mi := &file_pemba_v1_directory_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -341,7 +415,7 @@ func (x *DirectoryEntry) String() string {
 func (*DirectoryEntry) ProtoMessage() {}
 
 func (x *DirectoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_directory_proto_msgTypes[3]
+	mi := &file_pemba_v1_directory_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -354,7 +428,7 @@ func (x *DirectoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectoryEntry.ProtoReflect.Descriptor instead.
 func (*DirectoryEntry) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{3}
+	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DirectoryEntry) GetEntry() isDirectoryEntry_Entry {
@@ -429,7 +503,7 @@ type DirectoryUser struct {
 
 func (x *DirectoryUser) Reset() {
 	*x = DirectoryUser{}
-	mi := &file_pemba_v1_directory_proto_msgTypes[4]
+	mi := &file_pemba_v1_directory_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +515,7 @@ func (x *DirectoryUser) String() string {
 func (*DirectoryUser) ProtoMessage() {}
 
 func (x *DirectoryUser) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_directory_proto_msgTypes[4]
+	mi := &file_pemba_v1_directory_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +528,7 @@ func (x *DirectoryUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectoryUser.ProtoReflect.Descriptor instead.
 func (*DirectoryUser) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{4}
+	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DirectoryUser) GetId() string {
@@ -484,7 +558,7 @@ type DirectoryGroup struct {
 
 func (x *DirectoryGroup) Reset() {
 	*x = DirectoryGroup{}
-	mi := &file_pemba_v1_directory_proto_msgTypes[5]
+	mi := &file_pemba_v1_directory_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -496,7 +570,7 @@ func (x *DirectoryGroup) String() string {
 func (*DirectoryGroup) ProtoMessage() {}
 
 func (x *DirectoryGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_directory_proto_msgTypes[5]
+	mi := &file_pemba_v1_directory_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -509,7 +583,7 @@ func (x *DirectoryGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectoryGroup.ProtoReflect.Descriptor instead.
 func (*DirectoryGroup) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{5}
+	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DirectoryGroup) GetId() string {
@@ -539,7 +613,7 @@ type Membership struct {
 
 func (x *Membership) Reset() {
 	*x = Membership{}
-	mi := &file_pemba_v1_directory_proto_msgTypes[6]
+	mi := &file_pemba_v1_directory_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -551,7 +625,7 @@ func (x *Membership) String() string {
 func (*Membership) ProtoMessage() {}
 
 func (x *Membership) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_directory_proto_msgTypes[6]
+	mi := &file_pemba_v1_directory_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -564,7 +638,7 @@ func (x *Membership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Membership.ProtoReflect.Descriptor instead.
 func (*Membership) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{6}
+	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Membership) GetGroup() string {
@@ -603,7 +677,7 @@ type DirectoryStep struct {
 
 func (x *DirectoryStep) Reset() {
 	*x = DirectoryStep{}
-	mi := &file_pemba_v1_directory_proto_msgTypes[7]
+	mi := &file_pemba_v1_directory_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -615,7 +689,7 @@ func (x *DirectoryStep) String() string {
 func (*DirectoryStep) ProtoMessage() {}
 
 func (x *DirectoryStep) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_directory_proto_msgTypes[7]
+	mi := &file_pemba_v1_directory_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -628,7 +702,7 @@ func (x *DirectoryStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectoryStep.ProtoReflect.Descriptor instead.
 func (*DirectoryStep) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{7}
+	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DirectoryStep) GetAction() DirectoryAction {
@@ -735,7 +809,7 @@ type ApplyDirectoryResponse struct {
 
 func (x *ApplyDirectoryResponse) Reset() {
 	*x = ApplyDirectoryResponse{}
-	mi := &file_pemba_v1_directory_proto_msgTypes[8]
+	mi := &file_pemba_v1_directory_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +821,7 @@ func (x *ApplyDirectoryResponse) String() string {
 func (*ApplyDirectoryResponse) ProtoMessage() {}
 
 func (x *ApplyDirectoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pemba_v1_directory_proto_msgTypes[8]
+	mi := &file_pemba_v1_directory_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +834,7 @@ func (x *ApplyDirectoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyDirectoryResponse.ProtoReflect.Descriptor instead.
 func (*ApplyDirectoryResponse) Descriptor() ([]byte, []int) {
-	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{8}
+	return file_pemba_v1_directory_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ApplyDirectoryResponse) GetZookie() string {
@@ -788,17 +862,21 @@ var File_pemba_v1_directory_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_directory_proto_rawDesc = "" +
 	"\n" +
-	"\x18pemba/v1/directory.proto\x12\bpemba.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x14pemba/v1/group.proto\x1a\x1bpemba/v1/relationship.proto\"\x89\x01\n" +
+	"\x18pemba/v1/directory.proto\x12\bpemba.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x14pemba/v1/group.proto\x1a\x1bpemba/v1/relationship.proto\"\xb5\x01\n" +
 	"\x15ApplyDirectoryRequest\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x18.pemba.v1.DirectoryStartH\x00R\x05start\x126\n" +
-	"\aentries\x18\x02 \x01(\v2\x1a.pemba.v1.DirectoryEntriesH\x00R\aentriesB\x06\n" +
-	"\x04part\"\xb7\x01\n" +
+	"\aentries\x18\x02 \x01(\v2\x1a.pemba.v1.DirectoryEntriesH\x00R\aentries\x12*\n" +
+	"\x03end\x18\x03 \x01(\v2\x16.pemba.v1.DirectoryEndH\x00R\x03endB\x06\n" +
+	"\x04part\"(\n" +
+	"\fDirectoryEnd\x12\x18\n" +
+	"\aentries\x18\x01 \x01(\x04R\aentries\"\xcd\x01\n" +
 	"\x0eDirectoryStart\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12&\n" +
 	"\fmax_removals\x18\x04 \x01(\rH\x00R\vmaxRemovals\x88\x01\x01\x12%\n" +
-	"\x0eremove_orphans\x18\x05 \x01(\bR\rremoveOrphansB\x0f\n" +
+	"\x0eremove_orphans\x18\x05 \x01(\bR\rremoveOrphans\x12\x14\n" +
+	"\x05empty\x18\x06 \x01(\bR\x05emptyB\x0f\n" +
 	"\r_max_removals\"F\n" +
 	"\x10DirectoryEntries\x122\n" +
 	"\aentries\x18\x01 \x03(\v2\x18.pemba.v1.DirectoryEntryR\aentries\"\xb2\x01\n" +
@@ -860,41 +938,43 @@ func file_pemba_v1_directory_proto_rawDescGZIP() []byte {
 }
 
 var file_pemba_v1_directory_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_pemba_v1_directory_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_pemba_v1_directory_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_pemba_v1_directory_proto_goTypes = []any{
 	(DirectoryAction)(0),           // 0: pemba.v1.DirectoryAction
 	(*ApplyDirectoryRequest)(nil),  // 1: pemba.v1.ApplyDirectoryRequest
-	(*DirectoryStart)(nil),         // 2: pemba.v1.DirectoryStart
-	(*DirectoryEntries)(nil),       // 3: pemba.v1.DirectoryEntries
-	(*DirectoryEntry)(nil),         // 4: pemba.v1.DirectoryEntry
-	(*DirectoryUser)(nil),          // 5: pemba.v1.DirectoryUser
-	(*DirectoryGroup)(nil),         // 6: pemba.v1.DirectoryGroup
-	(*Membership)(nil),             // 7: pemba.v1.Membership
-	(*DirectoryStep)(nil),          // 8: pemba.v1.DirectoryStep
-	(*ApplyDirectoryResponse)(nil), // 9: pemba.v1.ApplyDirectoryResponse
-	(*structpb.Struct)(nil),        // 10: google.protobuf.Struct
-	(*Member)(nil),                 // 11: pemba.v1.Member
-	(*Relationship)(nil),           // 12: pemba.v1.Relationship
+	(*DirectoryEnd)(nil),           // 2: pemba.v1.DirectoryEnd
+	(*DirectoryStart)(nil),         // 3: pemba.v1.DirectoryStart
+	(*DirectoryEntries)(nil),       // 4: pemba.v1.DirectoryEntries
+	(*DirectoryEntry)(nil),         // 5: pemba.v1.DirectoryEntry
+	(*DirectoryUser)(nil),          // 6: pemba.v1.DirectoryUser
+	(*DirectoryGroup)(nil),         // 7: pemba.v1.DirectoryGroup
+	(*Membership)(nil),             // 8: pemba.v1.Membership
+	(*DirectoryStep)(nil),          // 9: pemba.v1.DirectoryStep
+	(*ApplyDirectoryResponse)(nil), // 10: pemba.v1.ApplyDirectoryResponse
+	(*structpb.Struct)(nil),        // 11: google.protobuf.Struct
+	(*Member)(nil),                 // 12: pemba.v1.Member
+	(*Relationship)(nil),           // 13: pemba.v1.Relationship
 }
 var file_pemba_v1_directory_proto_depIdxs = []int32{
-	2,  // 0: pemba.v1.ApplyDirectoryRequest.start:type_name -> pemba.v1.DirectoryStart
-	3,  // 1: pemba.v1.ApplyDirectoryRequest.entries:type_name -> pemba.v1.DirectoryEntries
-	4,  // 2: pemba.v1.DirectoryEntries.entries:type_name -> pemba.v1.DirectoryEntry
-	5,  // 3: pemba.v1.DirectoryEntry.user:type_name -> pemba.v1.DirectoryUser
-	6,  // 4: pemba.v1.DirectoryEntry.group:type_name -> pemba.v1.DirectoryGroup
-	7,  // 5: pemba.v1.DirectoryEntry.membership:type_name -> pemba.v1.Membership
-	10, // 6: pemba.v1.DirectoryUser.attributes:type_name -> google.protobuf.Struct
-	10, // 7: pemba.v1.DirectoryGroup.attributes:type_name -> google.protobuf.Struct
-	11, // 8: pemba.v1.Membership.member:type_name -> pemba.v1.Member
-	0,  // 9: pemba.v1.DirectoryStep.action:type_name -> pemba.v1.DirectoryAction
-	7,  // 10: pemba.v1.DirectoryStep.membership:type_name -> pemba.v1.Membership
-	12, // 11: pemba.v1.DirectoryStep.relationship:type_name -> pemba.v1.Relationship
-	8,  // 12: pemba.v1.ApplyDirectoryResponse.steps:type_name -> pemba.v1.DirectoryStep
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	3,  // 0: pemba.v1.ApplyDirectoryRequest.start:type_name -> pemba.v1.DirectoryStart
+	4,  // 1: pemba.v1.ApplyDirectoryRequest.entries:type_name -> pemba.v1.DirectoryEntries
+	2,  // 2: pemba.v1.ApplyDirectoryRequest.end:type_name -> pemba.v1.DirectoryEnd
+	5,  // 3: pemba.v1.DirectoryEntries.entries:type_name -> pemba.v1.DirectoryEntry
+	6,  // 4: pemba.v1.DirectoryEntry.user:type_name -> pemba.v1.DirectoryUser
+	7,  // 5: pemba.v1.DirectoryEntry.group:type_name -> pemba.v1.DirectoryGroup
+	8,  // 6: pemba.v1.DirectoryEntry.membership:type_name -> pemba.v1.Membership
+	11, // 7: pemba.v1.DirectoryUser.attributes:type_name -> google.protobuf.Struct
+	11, // 8: pemba.v1.DirectoryGroup.attributes:type_name -> google.protobuf.Struct
+	12, // 9: pemba.v1.Membership.member:type_name -> pemba.v1.Member
+	0,  // 10: pemba.v1.DirectoryStep.action:type_name -> pemba.v1.DirectoryAction
+	8,  // 11: pemba.v1.DirectoryStep.membership:type_name -> pemba.v1.Membership
+	13, // 12: pemba.v1.DirectoryStep.relationship:type_name -> pemba.v1.Relationship
+	9,  // 13: pemba.v1.ApplyDirectoryResponse.steps:type_name -> pemba.v1.DirectoryStep
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_pemba_v1_directory_proto_init() }
@@ -907,14 +987,15 @@ func file_pemba_v1_directory_proto_init() {
 	file_pemba_v1_directory_proto_msgTypes[0].OneofWrappers = []any{
 		(*ApplyDirectoryRequest_Start)(nil),
 		(*ApplyDirectoryRequest_Entries)(nil),
+		(*ApplyDirectoryRequest_End)(nil),
 	}
-	file_pemba_v1_directory_proto_msgTypes[1].OneofWrappers = []any{}
-	file_pemba_v1_directory_proto_msgTypes[3].OneofWrappers = []any{
+	file_pemba_v1_directory_proto_msgTypes[2].OneofWrappers = []any{}
+	file_pemba_v1_directory_proto_msgTypes[4].OneofWrappers = []any{
 		(*DirectoryEntry_User)(nil),
 		(*DirectoryEntry_Group)(nil),
 		(*DirectoryEntry_Membership)(nil),
 	}
-	file_pemba_v1_directory_proto_msgTypes[7].OneofWrappers = []any{
+	file_pemba_v1_directory_proto_msgTypes[8].OneofWrappers = []any{
 		(*DirectoryStep_User)(nil),
 		(*DirectoryStep_Group)(nil),
 		(*DirectoryStep_Membership)(nil),
@@ -926,7 +1007,7 @@ func file_pemba_v1_directory_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pemba_v1_directory_proto_rawDesc), len(file_pemba_v1_directory_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -166,7 +166,8 @@ type ProvisioningServiceClient interface {
 	// ApplyDirectory makes the users, groups and memberships of a store those of a directory, or with dry_run tells what that
 	// would take. Entries are compared as they arrive; memberships are those of the directory, whoever wrote the ones there
 	// are. First users and groups come and change, then memberships, and last are removed who is not in the directory. The same
-	// again changes nothing; where it breaks off, send it again.
+	// again changes nothing; where it breaks off, send it again. The last message says that it is the end, and how many entries
+	// there were: a directory that is cut off before it removes nobody.
 	//
 	// Errors on top of those of every call: INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT, INVALID_FIELD: also for entries out
 	// of order), ALREADY_EXISTS (USER_EXISTS, GROUP_EXISTS), NOT_FOUND (MEMBER_NOT_FOUND), FAILED_PRECONDITION
@@ -537,7 +538,8 @@ type ProvisioningServiceServer interface {
 	// ApplyDirectory makes the users, groups and memberships of a store those of a directory, or with dry_run tells what that
 	// would take. Entries are compared as they arrive; memberships are those of the directory, whoever wrote the ones there
 	// are. First users and groups come and change, then memberships, and last are removed who is not in the directory. The same
-	// again changes nothing; where it breaks off, send it again.
+	// again changes nothing; where it breaks off, send it again. The last message says that it is the end, and how many entries
+	// there were: a directory that is cut off before it removes nobody.
 	//
 	// Errors on top of those of every call: INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT, INVALID_FIELD: also for entries out
 	// of order), ALREADY_EXISTS (USER_EXISTS, GROUP_EXISTS), NOT_FOUND (MEMBER_NOT_FOUND), FAILED_PRECONDITION

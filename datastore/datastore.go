@@ -450,6 +450,10 @@ type Datastore interface {
 	At(ctx context.Context, store StoreID, c Consistency) (Snapshot, error)
 	// Write judges and commits one request.
 	Write(ctx context.Context, store StoreID, r Request) (Outcome, error)
+	// Requested returns, by their ids, which of some requests were committed, as the
+	// changes they became; those of requests that were not, or whose change was
+	// trimmed, it lacks.
+	Requested(ctx context.Context, store StoreID, requests ...string) (map[string]Change, error)
 	// History yields the changes from revision from (1 is the first) to the head,
 	// in order; ErrCompacted if from was trimmed, ErrCorrupt where one is missing.
 	History(ctx context.Context, store StoreID, from Revision) iter.Seq2[Change, error]

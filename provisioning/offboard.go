@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"strconv"
 	"time"
 
 	"github.com/pembadb/pemba/datastore"
@@ -20,6 +22,7 @@ type Offboarded struct {
 	Zookie   string
 	State    datastore.IdentityState // of the user; zero: there never was one
 	Removed  []tuple.Relationship
+	Unknown  bool // it was never created
 	Complete bool // nothing that names the user is left
 }
 
@@ -33,71 +36,195 @@ func naming(o tuple.Object) []tuple.Filter {
 
 // Offboard suspends a user at once and then removes every relationship that names
 // it, each change under the operation's id with a suffix. Repeated with the same
-// id it goes on where it broke off, on whatever node, and tells everything again.
-// A user that was never created ends up removed: denied until it is created.
+// id it goes on where it broke off, on whatever node, and tells everything again;
+// where nothing is left to do nothing is written. A user that was never created
+// ends up removed: denied until it is created.
 //
 // The first part told is the suspension. Its errors are those of Write, and
-// tell's.
+// tell's; ErrRequestReused before anything is done, if the operation is another
+// user's, or was begun by another caller or for another reason.
 func (d *Directory) Offboard(ctx context.Context, id string, operation string, tell func(Offboarded) error) error {
-	o, part, unknown, err := d.shutOut(ctx, id, operation)
+	b := &offboarding{Directory: d, operation: operation}
+	err := b.begin(ctx, id)
+	for range tries {
+		if !errors.Is(err, errRaced) {
+			break
+		}
+		err = b.begin(ctx, id)
+	}
 	if err != nil {
 		return err
 	}
-	if err := tell(part); err != nil {
+	if err := tell(b.part); err != nil {
 		return err
 	}
-	for which, f := range naming(o) {
-		for n := 1; ; n++ {
-			r := d.request(fmt.Sprintf("%s/%d.%d", operation, which+1, n))
-			r.DeleteWhere, r.DeleteLimit = &f, offboardChange
-			out, err := d.Datastore.Write(ctx, d.Store, r)
+	for which, f := range naming(b.object) {
+		if err := b.remove(ctx, which, f, tell); err != nil {
+			return err
+		}
+	}
+	if b.unfinished {
+		if b.part.Zookie, err = d.Set(ctx, scim.User, id, datastore.Removed, operation+"/removed"); err != nil {
+			return err
+		}
+		b.part.State = datastore.Removed
+	}
+	b.part.Removed, b.part.Complete = nil, true
+	return tell(b.part)
+}
+
+// offboarding is an offboarding under way.
+type offboarding struct {
+	*Directory
+	operation  string
+	object     tuple.Object
+	earlier    map[string]datastore.Change // by request id: what is known to be done
+	part       Offboarded
+	unfinished bool // the user was unknown, and is to be removed in the end
+}
+
+// errRaced says that the same operation went on elsewhere meanwhile.
+var errRaced = errors.New("the operation goes on elsewhere")
+
+// begin finds out what was done before, and shuts the user out.
+func (b *offboarding) begin(ctx context.Context, id string) error {
+	now, zookie, err := b.current(ctx, scim.User, id)
+	if err != nil && !errors.Is(err, datastore.ErrNoIdentity) {
+		return err
+	}
+	unknown := err != nil
+	b.object = now.Object
+	suspension := b.operation + "/suspended"
+	removals := naming(b.object)
+	if b.earlier, err = b.Datastore.Requested(ctx, b.Store, suspension, b.removal(0, 1, removals[0]).ID, b.removal(1, 1, removals[1]).ID); err != nil {
+		return err
+	}
+	if err := b.mine(removals, suspension); err != nil {
+		return err
+	}
+	first, suspended := b.earlier[suspension]
+	b.part = Offboarded{Zookie: zookie, State: now.State, Unknown: unknown || suspended && madeBy(first, b.object)}
+	b.unfinished = unknown || now.State == datastore.Suspended && now.Attributes == ""
+	switch {
+	case unknown: // made a suspended one without attributes, so that it is shut out at once
+		r := b.request(suspension)
+		r.Identities = []datastore.IdentityUpdate{{Object: b.object, Kind: datastore.User, State: datastore.Suspended, Expected: new(datastore.Revision)}}
+		var out datastore.Outcome
+		out, err = b.Datastore.Write(ctx, b.Store, r)
+		b.part.Zookie = out.Zookie
+	case now.State.Withheld():
+		return nil
+	default:
+		if suspended { // and reactivated since: the id names the version that it ends
+			suspension = fmt.Sprintf("%s.%d", suspension, now.Revision)
+		}
+		b.part.Zookie, err = b.Set(ctx, scim.User, id, datastore.Suspended, suspension)
+	}
+	if errors.Is(err, datastore.ErrRequestReused) || errors.Is(err, datastore.ErrAlreadyExists) {
+		return fmt.Errorf("%w: %w", errRaced, err)
+	}
+	b.part.State = datastore.Suspended
+	return err
+}
+
+// madeBy reports whether a change made an identity that there was not before.
+func madeBy(c datastore.Change, o tuple.Object) bool {
+	for _, op := range c.Operations {
+		if op.Kind == datastore.PutIdentity && op.Identity.Object == o {
+			return op.Identity.Before == 0
+		}
+	}
+	return false
+}
+
+// mine refuses an operation id under which something else was done.
+func (b *offboarding) mine(removals []tuple.Filter, suspension string) error {
+	reused := func(id string, c datastore.Change, why string) error {
+		return datastore.With(fmt.Errorf("operation id %q: %w (revision %d): %s; nothing was changed", b.operation, datastore.ErrRequestReused, c.Revision, why),
+			"request_id", id, "revision", strconv.FormatUint(uint64(c.Revision), 10))
+	}
+	for id, c := range b.earlier {
+		same := false
+		if id == suspension {
+			for _, op := range c.Operations {
+				same = same || op.Kind == datastore.PutIdentity && op.Identity.Object == b.object
+			}
+		}
+		for which, f := range removals {
+			r := b.removal(which, 1, f)
+			r.Actor, r.Reason = c.Actor, c.Reason
+			same = same || r.ID == id && r.Digest() == c.BodyDigest
+		}
+		switch {
+		case !same:
+			return reused(id, c, "use a new id to offboard "+b.object.String())
+		case c.Reason != b.Reason:
+			return reused(id, c, fmt.Sprintf("its reason was %q; give that to go on with it, or use a new id", c.Reason))
+		case c.Actor != b.Actor:
+			return reused(id, c, fmt.Sprintf("%q began it; go on with it as that caller, or use a new id", c.Actor))
+		}
+	}
+	return nil
+}
+
+// removal is the nth request that removes what one of the filters of naming
+// matches.
+func (b *offboarding) removal(which, n int, f tuple.Filter) datastore.Request {
+	r := b.request(fmt.Sprintf("%s/%d.%d", b.operation, which+1, n))
+	r.DeleteWhere, r.DeleteLimit = &f, offboardChange
+	return r
+}
+
+// remove removes what a filter matches, and tells again what was removed before.
+func (b *offboarding) remove(ctx context.Context, which int, f tuple.Filter, tell func(Offboarded) error) error {
+	for n := 1; ; n++ {
+		r := b.removal(which, n, f)
+		if n > 1 {
+			done, err := b.Datastore.Requested(ctx, b.Store, r.ID)
 			if err != nil {
 				return err
 			}
-			part.Zookie, part.Removed = out.Zookie, nil
-			if out.Deleted > 0 {
-				if part.Removed, err = d.removedBy(ctx, out.Revision); err != nil {
-					return err
-				}
-				if err := tell(part); err != nil {
-					return err
-				}
-			}
-			if !out.More && !out.Repeated { // else others may have written since that change was made
-				break
+			maps.Copy(b.earlier, done)
+		}
+		if _, done := b.earlier[r.ID]; !done {
+			if left, err := b.left(ctx, f); err != nil || !left {
+				return err
 			}
 		}
-	}
-	if unknown {
-		if part.Zookie, err = d.Set(ctx, scim.User, id, datastore.Removed, operation+"/removed"); err != nil {
+		out, err := b.Datastore.Write(ctx, b.Store, r)
+		if err != nil {
 			return err
 		}
-		part.State = datastore.Removed
+		b.part.Zookie, b.part.Removed = out.Zookie, nil
+		if out.Deleted > 0 {
+			if b.part.Removed, err = b.removedBy(ctx, out.Revision); err != nil {
+				return err
+			}
+			if err := tell(b.part); err != nil {
+				return err
+			}
+		}
+		if !out.More && !out.Repeated { // else others may have written since that change was made
+			return nil
+		}
 	}
-	part.Removed, part.Complete = nil, true
-	return tell(part)
 }
 
-// shutOut suspends a user; one that was never created is made a suspended one
-// without attributes, so that it is shut out at once, too.
-func (d *Directory) shutOut(ctx context.Context, id, operation string) (o tuple.Object, part Offboarded, unknown bool, err error) {
-	now, zookie, err := d.current(ctx, scim.User, id)
-	o = now.Object
-	switch {
-	case errors.Is(err, datastore.ErrNoIdentity):
-		r := d.request(operation + "/suspended")
-		r.Identities = []datastore.IdentityUpdate{{Object: o, Kind: datastore.User, State: datastore.Suspended, Expected: new(datastore.Revision)}}
-		out, err := d.Datastore.Write(ctx, d.Store, r)
-		return o, Offboarded{Zookie: out.Zookie, State: datastore.Suspended}, true, err
-	case err != nil:
-		return o, part, false, err
-	case now.State.Withheld():
-		return o, Offboarded{Zookie: zookie, State: now.State}, now.State == datastore.Suspended && now.Attributes == "", nil
+// left reports whether a filter matches anything now.
+func (b *offboarding) left(ctx context.Context, f tuple.Filter) (found bool, err error) {
+	v, err := b.view(ctx)
+	if err != nil {
+		return false, err
 	}
-	// The id names the version that it ends: one who was reactivated meanwhile is
-	// suspended again.
-	zookie, err = d.Set(ctx, scim.User, id, datastore.Suspended, fmt.Sprintf("%s/suspended.%d", operation, now.Revision))
-	return o, Offboarded{Zookie: zookie, State: datastore.Suspended}, false, err
+	defer v.Close()
+	b.part.Zookie = v.Zookie()
+	q := datastore.QueryFor(f)
+	q.Limit = 1
+	err = v.Rows(ctx, q, v.now, func(datastore.Row) bool {
+		found = true
+		return false
+	})
+	return found, err
 }
 
 // removedBy reads from the history what a change removed.
@@ -127,7 +254,7 @@ func (d *Directory) OffboardDry(ctx context.Context, id string, tell func(Offboa
 	if err != nil && !errors.Is(err, datastore.ErrNoIdentity) {
 		return err
 	}
-	part := Offboarded{Zookie: v.Zookie(), State: now.State}
+	part := Offboarded{Zookie: v.Zookie(), State: now.State, Unknown: err != nil}
 	if err := tell(part); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/pembadb/pemba/datastore/keeper"
 	"github.com/pembadb/pemba/datastore/memory"
 	"github.com/pembadb/pemba/graph"
+	"github.com/pembadb/pemba/provisioning/scim"
 	"github.com/pembadb/pemba/tuple"
 )
 
@@ -156,6 +158,95 @@ definition document { relation viewer: user | user:* }`}})
 		denied()
 		if err := k.Close(); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// An operation id stands for one user, one reason and one caller: with another
+// nothing is changed at all, whatever the first came to. The same again, when
+// nothing is left, writes nothing.
+func TestAnOffboardingUnderAUsedIDChangesNothing(t *testing.T) {
+	for what, prepare := range map[string]func(d *Directory) error{
+		"an active user":  func(*Directory) error { return nil },
+		"an unknown user": func(d *Directory) error { return nil },
+		"a suspended user": func(d *Directory) error {
+			_, err := d.Set(context.Background(), scim.User, "ada", datastore.Suspended, "")
+			return err
+		},
+		"a removed user": func(d *Directory) error {
+			_, err := d.Set(context.Background(), scim.User, "ada", datastore.Removed, "")
+			return err
+		},
+	} {
+		d, k := hired(t, unmarked)
+		head := func() datastore.Revision {
+			t.Helper()
+			h, err := k.Head(t.Context(), datastore.Default)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return h.Revision
+		}
+		for _, id := range []string{"ada", "bea"} {
+			if what == "an unknown user" && id == "ada" {
+				continue
+			}
+			if _, err := d.Create(t.Context(), scim.User, []Draft{{ID: id, Attributes: scim.Object{"userName": id}}}, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := prepare(d); err != nil {
+			t.Fatal(err)
+		}
+		r, err := tuple.Parse("document:d#viewer@user:ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := k.Write(t.Context(), datastore.Default, datastore.Request{Updates: []datastore.Update{{Kind: datastore.Touch, Relationship: r}}}); err != nil {
+			t.Fatal(err)
+		}
+		run := func(who, reason, actor string) (removed int, unknown bool, err error) {
+			other := *d
+			other.Reason, other.Actor = reason, actor
+			err = other.Offboard(t.Context(), who, "op", func(part Offboarded) error {
+				removed, unknown = removed+len(part.Removed), part.Unknown
+				return nil
+			})
+			return removed, unknown, err
+		}
+		removed, unknown, err := run("ada", "left", "admin")
+		if err != nil || removed != 1 || unknown != (what == "an unknown user") {
+			t.Fatalf("%s: %d removed, unknown %v, %v", what, removed, unknown, err)
+		}
+		before := head()
+		if again, same, err := run("ada", "left", "admin"); err != nil || again != removed || same != unknown || head() != before {
+			t.Errorf("%s: the same again tells of %d, unknown %v, and wrote %d changes; %v", what, again, same, head()-before, err)
+		}
+		for _, wrong := range []struct{ who, reason, actor, says string }{
+			{"bea", "left", "admin", "use a new id to offboard user:bea"},
+			{"nobody", "left", "admin", "use a new id to offboard user:nobody"},
+			{"ada", "moved", "admin", `its reason was "left"`},
+			{"ada", "left", "root", `"admin" began it`},
+		} {
+			_, _, err := run(wrong.who, wrong.reason, wrong.actor)
+			if !errors.Is(err, datastore.ErrRequestReused) || !strings.Contains(err.Error(), wrong.says) || !strings.Contains(err.Error(), "a new id") {
+				t.Errorf("%s, then %v: %v", what, wrong, err)
+			}
+		}
+		if head() != before {
+			t.Errorf("%s: what was refused wrote %d changes", what, head()-before)
+		}
+		// One who was reactivated is shut out again, and loses what came since.
+		if what == "an active user" {
+			if _, err := d.Set(t.Context(), scim.User, "ada", datastore.Active, ""); err != nil {
+				t.Fatal(err)
+			}
+			if again, _, err := run("ada", "left", "admin"); err != nil || again != 1 {
+				t.Errorf("after a reactivation: %d, %v", again, err)
+			}
+			if i, _, err := d.current(t.Context(), scim.User, "ada"); err != nil || i.State != datastore.Suspended {
+				t.Errorf("after a reactivation she is %v, %v", i.State, err)
+			}
 		}
 	}
 }

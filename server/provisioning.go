@@ -329,7 +329,7 @@ func (s *provisionings) Offboard(r *pembav1.OffboardRequest, out grpc.ServerStre
 	}
 	operation := requestID(r.OperationId)
 	tell := func(part provisioning.Offboarded) error {
-		m := &pembav1.OffboardResponse{OperationId: operation, Zookie: part.Zookie, State: userState(part.State), Complete: part.Complete}
+		m := &pembav1.OffboardResponse{OperationId: operation, Zookie: part.Zookie, State: userState(part.State), Unknown: part.Unknown, Complete: part.Complete}
 		for i := range part.Removed {
 			m.Removed = append(m.Removed, relationshipProto(&part.Removed[i]))
 		}

@@ -18,6 +18,7 @@ type offboardJSON struct {
 	Removed   int    `json:"removed"`
 	Complete  bool   `json:"complete"`
 	DryRun    bool   `json:"dry_run,omitempty"`
+	Unknown   bool   `json:"unknown,omitempty"`
 }
 
 func (a *app) offboardCommand() *cobra.Command {
@@ -46,7 +47,7 @@ pemba access-report --user USER --at TIME.`,
 		end := offboardJSON{}
 		out := a.buffered()
 		err = receive(stream, func(m *pb.OffboardResponse) error {
-			end.Operation, end.Zookie, end.State, end.Complete = m.OperationId, m.Zookie, userStateText(m.State), m.Complete
+			end.Operation, end.Zookie, end.State, end.Complete, end.Unknown = m.OperationId, m.Zookie, userStateText(m.State), m.Complete, m.Unknown
 			for _, gone := range m.Removed {
 				end.Removed++
 				if !a.json() {
@@ -74,6 +75,13 @@ pemba access-report --user USER --at TIME.`,
 }
 
 func (a *app) printOffboard(user string, end offboardJSON, dry bool) error {
+	if end.Unknown {
+		what := "; it is denied everything until it is created"
+		if dry {
+			what = ""
+		}
+		a.warn("nobody knows %s, so look whether the id is right%s", user, what)
+	}
 	if end.DryRun = dry; a.json() {
 		return document(a.out, end)
 	}

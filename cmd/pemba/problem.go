@@ -126,6 +126,11 @@ func (a *app) complain(format string, args ...any) {
 	fmt.Fprintf(a.err, "%s %s\n", a.paint(a.err, red, "pemba:"), strings.TrimRight(fmt.Sprintf(format, args...), "\n"))
 }
 
+// warn prints to standard error what is no failure, and perhaps not meant.
+func (a *app) warn(format string, args ...any) {
+	fmt.Fprintf(a.err, "%s %s\n", a.paint(a.err, yellow, "warning:"), fmt.Sprintf(format, args...))
+}
+
 // firstLine leaves out what cobra appends about suggestions over several lines.
 func firstLine(text string) string {
 	head, rest, many := strings.Cut(text, "\n")

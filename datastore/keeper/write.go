@@ -23,8 +23,10 @@ const commitRetries = 3
 type pending struct {
 	request datastore.Request
 	digest  [32]byte
-	named   bool // the caller gave the request id
-	sweep   bool // expire what has expired, rather than what the request says
+	named   bool     // the caller gave the request id
+	sweep   bool     // expire what has expired, rather than what the request says
+	asked   []string // the request ids to look up, rather than carry out a request
+	found   map[string]datastore.Change
 	done    chan struct{}
 	outcome datastore.Outcome
 	err     error
@@ -54,6 +56,43 @@ func (k *Keeper) Write(ctx context.Context, id datastore.StoreID, r datastore.Re
 		k.forget(id)
 	}
 	return outcome, err
+}
+
+// Requested implements [datastore.Datastore]. It takes the head like a write, so
+// that no write of this node or another is in flight meanwhile.
+func (k *Keeper) Requested(ctx context.Context, id datastore.StoreID, requests ...string) (map[string]datastore.Change, error) {
+	s, err := k.open(id)
+	if err != nil {
+		return nil, err
+	}
+	p := &pending{asked: requests, done: make(chan struct{})}
+	if _, err := s.submit(ctx, p); err != nil {
+		return nil, err
+	}
+	return p.found, nil
+}
+
+// lookUp finds the changes that were committed under request ids.
+func lookUp(tail datastore.Tail, committed map[string]datastore.Change, requests []string) (map[string]datastore.Change, error) {
+	found := map[string]datastore.Change{}
+	for _, id := range requests {
+		c, ok := committed[id]
+		if !ok {
+			e, known, err := tail.Request(id)
+			if err != nil {
+				return nil, err
+			}
+			if ok = known; ok {
+				if c, err = datastore.Open(e); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if ok {
+			found[id] = c
+		}
+	}
+	return found, nil
 }
 
 func (s *store) submit(ctx context.Context, p *pending) (datastore.Outcome, error) {
@@ -186,6 +225,13 @@ func (s *store) judge(working *state, batch []*pending, tail datastore.Tail, amb
 	committed := map[string]datastore.Change{}
 	for _, p := range batch {
 		p.outcome, p.err = datastore.Outcome{}, nil
+		if p.asked != nil {
+			var err error
+			if p.found, err = lookUp(tail, committed, p.asked); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		earlier, found := committed[p.request.ID]
 		if !found && (p.named || ambiguous) {
 			e, ok, err := tail.Request(p.request.ID)

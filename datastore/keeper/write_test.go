@@ -109,6 +109,20 @@ func TestARequestIDCommitsOnce(t *testing.T) {
 	if first.Repeated || !again.Repeated || again.Zookie != first.Zookie || again.Created != 1 || !again.Time.Equal(first.Time) {
 		t.Errorf("the outcomes are %+v and %+v", first, again)
 	}
+	head, err := k.Head(bg, datastore.Default)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := k.Requested(bg, datastore.Default, "import-0", "import-1")
+	if c, ok := found["import-1"]; err != nil || len(found) != 1 || !ok || c.Revision != first.Revision || len(c.Operations) != 1 {
+		t.Errorf("what was requested is %v, %v", found, err)
+	}
+	if after, err := k.Head(bg, datastore.Default); err != nil || after.Revision != head.Revision {
+		t.Errorf("to ask for a request moved the head from %d to %d, %v", head.Revision, after.Revision, err)
+	}
+	if _, err := k.Requested(bg, 4711, "import-1"); !errors.Is(err, datastore.ErrNoStore) {
+		t.Errorf("of a store that does not exist: %v", err)
+	}
 	r.Reason = "another body"
 	refused(t, k, datastore.Default, r, datastore.ErrRequestReused, "import-1")
 }

@@ -116,7 +116,9 @@ type OffboardResponse struct {
 	// Relationships that went, each once.
 	Removed []*Relationship `protobuf:"bytes,4,rep,name=removed,proto3" json:"removed,omitempty"`
 	// Nothing that names the user was left when the last change was made.
-	Complete      bool `protobuf:"varint,5,opt,name=complete,proto3" json:"complete,omitempty"`
+	Complete bool `protobuf:"varint,5,opt,name=complete,proto3" json:"complete,omitempty"`
+	// The user was never created: perhaps the id is mistaken.
+	Unknown       bool `protobuf:"varint,6,opt,name=unknown,proto3" json:"unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -186,6 +188,13 @@ func (x *OffboardResponse) GetComplete() bool {
 	return false
 }
 
+func (x *OffboardResponse) GetUnknown() bool {
+	if x != nil {
+		return x.Unknown
+	}
+	return false
+}
+
 var File_pemba_v1_provisioning_service_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_provisioning_service_proto_rawDesc = "" +
@@ -196,13 +205,14 @@ const file_pemba_v1_provisioning_service_proto_rawDesc = "" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12!\n" +
 	"\foperation_id\x18\x03 \x01(\tR\voperationId\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\xc6\x01\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\xe0\x01\n" +
 	"\x10OffboardResponse\x12!\n" +
 	"\foperation_id\x18\x01 \x01(\tR\voperationId\x12\x16\n" +
 	"\x06zookie\x18\x02 \x01(\tR\x06zookie\x12)\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x13.pemba.v1.UserStateR\x05state\x120\n" +
 	"\aremoved\x18\x04 \x03(\v2\x16.pemba.v1.RelationshipR\aremoved\x12\x1a\n" +
-	"\bcomplete\x18\x05 \x01(\bR\bcomplete2\x97\r\n" +
+	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12\x18\n" +
+	"\aunknown\x18\x06 \x01(\bR\aunknown2\x97\r\n" +
 	"\x13ProvisioningService\x12>\n" +
 	"\aGetUser\x12\x18.pemba.v1.GetUserRequest\x1a\x19.pemba.v1.GetUserResponse\x12D\n" +
 	"\tListUsers\x12\x1a.pemba.v1.ListUsersRequest\x1a\x1b.pemba.v1.ListUsersResponse\x12G\n" +

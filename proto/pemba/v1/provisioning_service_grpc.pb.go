@@ -157,10 +157,11 @@ type ProvisioningServiceClient interface {
 	// Offboard suspends a user at once, and then removes every relationship that names it, as a subject or as an object, in
 	// changes of 1,000 at most. A user that was never created is tombstoned instead, and denied everything until it is. The
 	// stream tells what went as it goes. Where it breaks off, call it again with the same operation id, on any node: it goes on,
-	// and tells what went before once more.
+	// and tells what went before once more. Where nothing is left to do it writes nothing.
 	//
 	// Errors on top of those of every call: INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT, INVALID_FIELD), ALREADY_EXISTS
-	// (REQUEST_ID_REUSED: the operation id is that of something else), RESOURCE_EXHAUSTED (SLOW_CONSUMER). Needs the role
+	// (REQUEST_ID_REUSED, before anything is changed: the operation id is that of another user or of something else, or it was
+	// used with another reason or by another caller), RESOURCE_EXHAUSTED (SLOW_CONSUMER). Needs the role
 	// provisioner.
 	Offboard(ctx context.Context, in *OffboardRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[OffboardResponse], error)
 	// ApplyDirectory makes the users, groups and memberships of a store those of a directory, or with dry_run tells what that
@@ -529,10 +530,11 @@ type ProvisioningServiceServer interface {
 	// Offboard suspends a user at once, and then removes every relationship that names it, as a subject or as an object, in
 	// changes of 1,000 at most. A user that was never created is tombstoned instead, and denied everything until it is. The
 	// stream tells what went as it goes. Where it breaks off, call it again with the same operation id, on any node: it goes on,
-	// and tells what went before once more.
+	// and tells what went before once more. Where nothing is left to do it writes nothing.
 	//
 	// Errors on top of those of every call: INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT, INVALID_FIELD), ALREADY_EXISTS
-	// (REQUEST_ID_REUSED: the operation id is that of something else), RESOURCE_EXHAUSTED (SLOW_CONSUMER). Needs the role
+	// (REQUEST_ID_REUSED, before anything is changed: the operation id is that of another user or of something else, or it was
+	// used with another reason or by another caller), RESOURCE_EXHAUSTED (SLOW_CONSUMER). Needs the role
 	// provisioner.
 	Offboard(*OffboardRequest, grpc.ServerStreamingServer[OffboardResponse]) error
 	// ApplyDirectory makes the users, groups and memberships of a store those of a directory, or with dry_run tells what that

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"iter"
 	"maps"
 	"reflect"
@@ -63,11 +64,11 @@ type Action uint8
 const (
 	CreateIdentity Action = iota + 1
 	UpdateIdentity
-	RemoveIdentity // with its memberships
+	RemoveIdentity // its memberships, each told as a step of its own, go in the same change
 	AddMember
 	RemoveMember
 	Orphan       // a relationship goes on naming somebody who is removed
-	RemoveOrphan // it goes, too
+	RemoveOrphan // a relationship goes with somebody who is removed
 )
 
 // Step is a step of an application.
@@ -81,33 +82,39 @@ type Step struct {
 // Application says how a directory is applied.
 type Application struct {
 	DryRun        bool
-	MaxRemovals   int // users and groups
+	MaxRemovals   int  // users, groups and memberships together
+	RemoveMost    bool // more than half of them, where there are some: see ErrRemovals
 	RemoveOrphans bool
 }
-
-// ErrRemovals says that a directory would remove more users and groups than it
-// may.
-var ErrRemovals = errors.New("too many users and groups would be removed")
 
 // Applied is a part of what an application did, or would do.
 type Applied struct {
 	Zookie   string
 	Steps    []Step
 	Complete bool
+	// Refusal says of a dry run that is complete why the same without DryRun would be
+	// refused with ErrRemovals; empty if it would not be.
+	Refusal string
 }
 
 // Apply makes the users, groups and memberships of the store those of a directory,
 // whose entries come in the order of [Entry], each once; an error among them ends
-// it. It works in bounded memory, but for the ids of those who are removed and the
-// members of one group, and in many changes: the same again completes what was
-// broken off. First users and groups come and change, then go, then memberships
-// come and go. Its steps are given to tell; an error of tell ends it.
+// it. It works in bounded memory, but for a few bytes for each name, what is
+// removed, and the members of one group, and in many changes: the same again
+// completes what was broken off.
+//
+// Users, groups and memberships come and change as entries arrive. What goes goes
+// when all of them have been read, and not at all if it would be too much, but for
+// one case: where somebody is to have a name of one who goes, users and groups go
+// as soon as all of these have been read, and memberships in the end. Its steps
+// are given to tell; an error of tell ends it.
 func (d *Directory) Apply(ctx context.Context, o Application, entries iter.Seq2[Entry, error], tell func(Applied) error) error {
 	v, err := d.view(ctx)
 	if err != nil {
 		return err
 	}
-	a := &applying{Directory: d, Application: o, view: v, tell: tell, zookie: v.Zookie(), gone: map[tuple.Object]bool{}, coming: map[tuple.Object]bool{}}
+	a := &applying{Directory: d, Application: o, view: v, tell: tell, zookie: v.Zookie(), seed: maphash.MakeSeed(), names: map[uint64]struct{}{},
+		gone: map[tuple.Object]bool{}, coming: map[tuple.Object]bool{}}
 	defer func() { a.view.Close() }()
 	next, stop := iter.Pull2(entries)
 	defer stop()
@@ -120,14 +127,10 @@ func (d *Directory) Apply(ctx context.Context, o Application, entries iter.Seq2[
 			return err
 		}
 	}
-	if err := a.removals(ctx); err != nil {
-		return err
-	}
-	if err := a.late(ctx); err != nil {
-		return err
-	}
-	if err := a.memberships(ctx); err != nil {
-		return err
+	for _, stage := range []func(context.Context) error{a.weigh, a.late, a.memberships, a.refuse, a.removals, a.leaveGroups} {
+		if err := stage(ctx); err != nil {
+			return err
+		}
 	}
 	return a.told(true)
 }
@@ -145,16 +148,13 @@ type applying struct {
 	steps   []Step
 	batch   []pendingIdentity
 	waiting []pendingIdentity // for a name that another has
-	removed []departure       // but for those beyond MaxRemovals
-	leaving int               // how many are to be removed
-	// Of a dry run, who would be removed, and who would be created or changed.
-	gone, coming map[tuple.Object]bool
-}
+	// names are the digests of the names that only one can have.
+	names map[uint64]struct{}
+	seed  maphash.Seed
 
-// departure is who is removed.
-type departure struct {
-	kind   scim.Kind
-	object tuple.Object
+	removalsOf
+	gone   map[tuple.Object]bool // who is removed; but for those beyond MaxRemovals
+	coming map[tuple.Object]bool // of a dry run, who would be created or changed
 }
 
 // pendingIdentity is a user or group to be written.
@@ -195,7 +195,11 @@ func (a *applying) told(complete bool) error {
 	if len(a.steps) == 0 && !complete {
 		return nil
 	}
-	err := a.tell(Applied{Zookie: a.zookie, Steps: a.steps, Complete: complete})
+	part := Applied{Zookie: a.zookie, Steps: a.steps, Complete: complete}
+	if complete && a.refusal != nil {
+		part.Refusal = a.refusal.Error()
+	}
+	err := a.tell(part)
 	a.steps = nil
 	return err
 }
@@ -211,6 +215,9 @@ func (a *applying) identities(ctx context.Context, k scim.Kind) error {
 			if order = 1; more {
 				order = cmp.Compare(now.Object.ID, a.entry.ID)
 			}
+		}
+		if more && order <= 0 {
+			a.of(k).there++
 		}
 		if order < 0 { // there, and not to be
 			a.leave(k, now.Object)
@@ -230,16 +237,6 @@ func (a *applying) identities(ctx context.Context, k scim.Kind) error {
 		return err
 	}
 	return a.flush(ctx)
-}
-
-// leave notes who is to be removed.
-func (a *applying) leave(k scim.Kind, o tuple.Object) {
-	if a.leaving++; a.DryRun || a.leaving <= a.MaxRemovals {
-		a.removed = append(a.removed, departure{k, o})
-	}
-	if a.DryRun {
-		a.gone[o] = true
-	}
 }
 
 // all are the users or groups that are there, in the order of their ids.
@@ -284,6 +281,9 @@ func (a *applying) compare(ctx context.Context, k scim.Kind, now datastore.Ident
 	if err != nil {
 		return fail(err)
 	}
+	if err := a.claim(k, attributes); err != nil {
+		return fail(err)
+	}
 	at := time.Now().UTC()
 	p := pendingIdentity{step: Step{Action: CreateIdentity, Entry: *e}, resource: &scim.Resource{Kind: k, ID: e.ID, Created: at, Modified: at, Attributes: withActive(k, attributes, true)}}
 	if exists {
@@ -305,6 +305,21 @@ func (a *applying) compare(ctx context.Context, k scim.Kind, now datastore.Ident
 		return nil
 	}
 	return a.flush(ctx)
+}
+
+// claim refuses a name that another of the directory has already.
+func (a *applying) claim(k scim.Kind, attributes scim.Object) error {
+	for _, key := range attributeKeys(k, attributes) {
+		if !key.Unique {
+			continue
+		}
+		digest := maphash.String(a.seed, string(k)+"\x00"+key.Name+"\x00"+key.Value)
+		if _, taken := a.names[digest]; taken {
+			return datastore.With(fmt.Errorf("another %s of the directory has the %s %q, too: %w", nounOf(k), key.Name, attributes[key.Name], datastore.ErrAlreadyExists), "attribute", key.Name)
+		}
+		a.names[digest] = struct{}{}
+	}
+	return nil
 }
 
 // differing are the names of attributes that two sets do not share.
@@ -392,8 +407,13 @@ func (a *applying) anew(ctx context.Context, p pendingIdentity) error {
 	return a.did(p.step)
 }
 
-// late writes those who waited for a name.
+// late writes those who waited for a name. Who has it goes first.
 func (a *applying) late(ctx context.Context) error {
+	if len(a.waiting) > 0 {
+		if err := a.removals(ctx); err != nil {
+			return err
+		}
+	}
 	for len(a.waiting) > 0 {
 		before := len(a.waiting)
 		var left []pendingIdentity

@@ -2,99 +2,13 @@ package provisioning
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
-	"strconv"
 
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/provisioning/scim"
 	"github.com/pembadb/pemba/tuple"
 )
-
-// removals removes who is not in the directory, and tells which relationships go
-// on naming them.
-func (a *applying) removals(ctx context.Context) error {
-	if n := a.leaving; n > a.MaxRemovals && !a.DryRun {
-		return datastore.With(fmt.Errorf("%w: %d, and at most %d may; nobody was removed", ErrRemovals, n, a.MaxRemovals),
-			"removals", strconv.Itoa(n), "maximum", strconv.Itoa(a.MaxRemovals))
-	}
-	for _, i := range a.removed {
-		if err := a.remove(ctx, i.object, i.kind); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (a *applying) remove(ctx context.Context, o tuple.Object, k scim.Kind) error {
-	if a.RemoveOrphans && !a.DryRun && k == scim.User { // at once, for what follows may take long, or break off
-		if _, err := a.Set(ctx, k, o.ID, datastore.Suspended, ""); err != nil && !errors.Is(err, datastore.ErrNoIdentity) {
-			return fmt.Errorf("%s: %w", o, err)
-		}
-	}
-	if err := a.orphans(ctx, o); err != nil {
-		return fmt.Errorf("%s: %w", o, err)
-	}
-	if !a.DryRun {
-		zookie, err := a.Delete(ctx, k, o.ID, 0, "")
-		if err != nil && !errors.Is(err, datastore.ErrNoIdentity) { // another removed it meanwhile
-			return fmt.Errorf("%s: %w", o, err)
-		}
-		if err == nil {
-			a.zookie = zookie
-		}
-	}
-	return a.did(Step{Action: RemoveIdentity, Entry: Entry{Kind: k, ID: o.ID}})
-}
-
-// orphans tells, and if so asked removes, the relationships that would go on naming
-// somebody who is removed.
-func (a *applying) orphans(ctx context.Context, o tuple.Object) error {
-	step := Step{Action: Orphan}
-	if a.RemoveOrphans {
-		step.Action = RemoveOrphan
-	}
-	for which, f := range naming(o) {
-		for rows, err := range a.view.pages(ctx, f) {
-			if err != nil {
-				return err
-			}
-			for _, r := range rows {
-				if a.view.isMembership(r) || which == 1 && r.Subject.Object == o {
-					continue // it goes with the removal, or was told already
-				}
-				if step.Relationship = r; a.RemoveOrphans && !a.DryRun {
-					if err := a.end(ctx, r); err != nil {
-						return err
-					}
-				}
-				if err := a.did(step); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// end removes a relationship.
-func (a *applying) end(ctx context.Context, r tuple.Relationship) error {
-	req := a.request("")
-	req.Updates = []datastore.Update{{Kind: datastore.Delete, Relationship: tuple.Relationship{Key: r.Key}}}
-	out, err := a.Datastore.Write(ctx, a.Store, req)
-	if err == nil {
-		a.zookie = out.Zookie
-	}
-	return err
-}
-
-// isMembership reports whether a relationship makes a user or group a member of a
-// group.
-func (s shape) isMembership(r tuple.Relationship) bool {
-	_, member := s.memberOf(r.Subject)
-	return member && r.Object.Type == s.Group && r.Relation == s.Member
-}
 
 // pages are the relationships that match a filter, a page at a time, so that no
 // query of a database stays open while they are worked on.
@@ -119,45 +33,103 @@ func (v *view) pages(ctx context.Context, f tuple.Filter) iter.Seq2[[]tuple.Rela
 	}
 }
 
-// membersNow are the memberships that are there, in the order of entries.
+// membersNow are the memberships that are there in groups of the directory, in the
+// order of entries, without those that go with who is removed. It counts both.
 func (a *applying) membersNow(ctx context.Context) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		var group string
-		var kept [2][]Entry // groups, then users
-		give := func() bool {
-			for n, list := range kept {
-				kept[n] = nil
-				for _, e := range list {
-					if !yield(e, nil) {
-						return false
-					}
-				}
-			}
-			return true
-		}
+		live, stop := iter.Pull2(a.view.all(ctx, scim.Group))
+		defer stop()
+		w := &membersWalk{applying: a, live: live, yield: yield}
 		for rows, err := range a.view.pages(ctx, tuple.Filter{ObjectType: a.view.Group, Relation: a.view.Member}) {
 			if err != nil {
 				yield(Entry{}, err)
 				return
 			}
 			for _, r := range rows {
-				m, ok := a.view.memberOf(r.Subject)
-				if !ok || a.gone[r.Object] || a.gone[r.Subject.Object] {
-					continue
+				more, err := w.take(r)
+				if err != nil {
+					yield(Entry{}, err)
 				}
-				if r.Object.ID != group && !give() {
+				if err != nil || !more {
 					return
 				}
-				group = r.Object.ID
-				n := 0
-				if m.Kind == scim.User {
-					n = 1
-				}
-				kept[n] = append(kept[n], Entry{ID: group, Member: &m, loose: r != tuple.Relationship{Key: r.Key}})
 			}
 		}
-		give()
+		w.give()
 	}
+}
+
+// membersWalk goes through memberships group by group, and through the groups that
+// the directory keeps beside them.
+type membersWalk struct {
+	*applying
+	live  func() (datastore.Identity, error, bool)
+	yield func(Entry, error) bool
+
+	at    datastore.Identity // the group that live has come to
+	group string
+	keeps bool       // group is one that the directory keeps, not an application's own
+	kept  [2][]Entry // of group: groups, then users
+}
+
+// take takes the next membership; false: no more are wanted.
+func (w *membersWalk) take(r tuple.Relationship) (bool, error) {
+	m, ok := w.view.memberOf(r.Subject)
+	if !ok {
+		return true, nil
+	}
+	if w.gone[r.Object] || w.gone[r.Subject.Object] {
+		w.members.there++
+		return true, nil
+	}
+	if r.Object.ID != w.group {
+		if !w.give() {
+			return false, nil
+		}
+		if err := w.enter(r.Object); err != nil {
+			return false, err
+		}
+	}
+	if !w.keeps {
+		return true, nil
+	}
+	w.members.there++
+	n := 0
+	if m.Kind == scim.User {
+		n = 1
+	}
+	w.kept[n] = append(w.kept[n], Entry{ID: w.group, Member: &m, loose: r != tuple.Relationship{Key: r.Key}})
+	return true, nil
+}
+
+// enter comes to another group.
+func (w *membersWalk) enter(group tuple.Object) error {
+	w.group = group.ID
+	for w.at.Object.ID < group.ID {
+		next, err, more := w.live()
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+		w.at = next
+	}
+	w.keeps = w.at.Object.ID == group.ID || w.coming[group]
+	return nil
+}
+
+// give yields the memberships of the group at hand.
+func (w *membersWalk) give() bool {
+	for n, list := range w.kept {
+		w.kept[n] = nil
+		for _, e := range list {
+			if !w.yield(e, nil) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // memberships makes the memberships those of the directory, a group at a time.
@@ -213,28 +185,38 @@ func (a *applying) memberships(ctx context.Context) error {
 	return a.change(ctx, group, &c)
 }
 
-// change makes the changes to one group's members.
+// change makes the changes to one group's members: who comes comes, and who goes is
+// noted.
 func (a *applying) change(ctx context.Context, group string, c *scim.MemberChange) error {
-	if len(c.Add)+len(c.Remove) == 0 {
-		return nil
-	}
-	err := a.wouldChange(ctx, group, c)
-	if err == nil && !a.DryRun {
-		var w Written
-		if w, err = a.Update(ctx, scim.Group, group, Change{Members: c}); err == nil {
-			a.zookie = w.Zookie
-		}
-	}
-	if errors.Is(err, datastore.ErrNoIdentity) && len(c.Add) == 0 {
-		return nil // an application's own group, which no directory keeps
-	}
-	if err != nil {
+	if err := a.join(ctx, group, c.Add); err != nil {
 		return fmt.Errorf("members of group %q: %w", group, err)
 	}
-	if err := a.didTo(group, RemoveMember, c.Remove); err != nil {
+	a.members.going += len(c.Remove)
+	if a.DryRun {
+		return a.didTo(group, RemoveMember, c.Remove)
+	}
+	if len(c.Remove) > 0 && a.total() <= a.MaxRemovals {
+		a.ending = append(a.ending, ending{group, c.Remove})
+	}
+	return nil
+}
+
+// join adds members to a group.
+func (a *applying) join(ctx context.Context, group string, members []scim.Member) error {
+	if len(members) == 0 {
+		return nil
+	}
+	if err := a.mayJoin(ctx, group, members); err != nil {
 		return err
 	}
-	return a.didTo(group, AddMember, c.Add)
+	if !a.DryRun {
+		w, err := a.Update(ctx, scim.Group, group, Change{Members: &scim.MemberChange{Add: members}})
+		if err != nil {
+			return err
+		}
+		a.zookie = w.Zookie
+	}
+	return a.didTo(group, AddMember, members)
 }
 
 func (a *applying) didTo(group string, action Action, members []scim.Member) error {
@@ -246,25 +228,36 @@ func (a *applying) didTo(group string, action Action, members []scim.Member) err
 	return nil
 }
 
-// wouldChange refuses, of a dry run, what could not be done.
-func (a *applying) wouldChange(ctx context.Context, group string, c *scim.MemberChange) error {
+// mayJoin refuses members of whom the directory does not say that they stay, and of
+// a dry run what else could not be done.
+func (a *applying) mayJoin(ctx context.Context, group string, members []scim.Member) error {
+	nobody := func(m scim.Member) error {
+		return datastore.With(fmt.Errorf("there is no user or group %.200q %w", m.ID, ErrNoMember), "id", m.ID)
+	}
+	o := a.view.objectOf(scim.Group, group)
+	if a.gone[o] {
+		return noIdentity(o)
+	}
+	for _, m := range members {
+		if a.gone[a.view.objectOf(m.Kind, m.ID)] {
+			return nobody(m)
+		}
+	}
 	if !a.DryRun {
 		return nil
 	}
-	if o := a.view.objectOf(scim.Group, group); a.gone[o] {
-		return noIdentity(o)
-	} else if !a.coming[o] {
+	if !a.coming[o] {
 		if _, err := a.view.identity(ctx, scim.Group, group); err != nil {
 			return err
 		}
 	}
-	known, err := a.view.known(ctx, c.Add)
+	known, err := a.view.known(ctx, members)
 	if err != nil {
 		return err
 	}
-	for _, m := range c.Add {
-		if o := a.view.objectOf(m.Kind, m.ID); !a.coming[o] && (!known[o] || a.gone[o]) {
-			return datastore.With(fmt.Errorf("there is no user or group %.200q %w", m.ID, ErrNoMember), "id", m.ID)
+	for _, m := range members {
+		if o := a.view.objectOf(m.Kind, m.ID); !a.coming[o] && !known[o] {
+			return nobody(m)
 		}
 		if err := a.view.Schema().CheckRelationship(a.view.membership(datastore.Touch, group, m).Relationship); err != nil {
 			return err

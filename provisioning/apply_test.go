@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -240,7 +241,7 @@ func TestApplyMakesTheDirectory(t *testing.T) {
 			text = marked
 		}
 		d, k := hired(t, text)
-		o := Application{MaxRemovals: 10, RemoveOrphans: r.IntN(2) == 0}
+		o := Application{MaxRemovals: 100, RemoveMost: true, RemoveOrphans: r.IntN(2) == 0}
 		plan := o
 		plan.DryRun = true
 		for range 3 {
@@ -253,8 +254,12 @@ func TestApplyMakesTheDirectory(t *testing.T) {
 				}
 				d.Datastore = k
 				steps(t, d, c, o)
-			} else if did := steps(t, d, c, o); !slices.Equal(planned, did) {
-				t.Fatalf("seed %d: planned %v, did %v", seed, planned, did)
+			} else {
+				rels := relationships(t, d)
+				if did := steps(t, d, c, o); !slices.Equal(planned, did) {
+					t.Fatalf("seed %d: planned %v, did %v", seed, planned, did)
+				}
+				toldAll(t, d, planned, rels)
 			}
 			same(t, c, found(t, d))
 			if again := steps(t, d, c, o); again != nil {
@@ -268,6 +273,56 @@ func TestApplyMakesTheDirectory(t *testing.T) {
 			}
 			disturb(t, d, r)
 		}
+	}
+}
+
+// relationships are all there are, as a step tells them.
+func relationships(t *testing.T, d *Directory) map[string]bool {
+	t.Helper()
+	v, err := d.view(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	there := map[string]bool{}
+	for _, typ := range []string{v.User, v.Group, "robot", "document"} {
+		if err := v.Rows(t.Context(), datastore.QueryFor(tuple.Filter{ObjectType: typ}), v.now, func(r datastore.Row) bool {
+			about := r.Relationship.String()
+			if m, ok := v.memberOf(r.Subject); ok && v.isMembership(r.Relationship) {
+				about = (&Entry{ID: r.Object.ID, Member: &m}).String()
+			}
+			there[about] = true
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return there
+}
+
+// toldAll compares what steps say of relationships with what came and went.
+func toldAll(t *testing.T, d *Directory, steps []string, there map[string]bool) {
+	t.Helper()
+	for _, s := range steps {
+		var action Action
+		_, about, _ := strings.Cut(strings.TrimSuffix(s, " []"), " ")
+		fmt.Sscan(s, &action)
+		switch action {
+		case AddMember:
+			there[about] = true
+		case RemoveMember, RemoveOrphan:
+			if !there[about] {
+				t.Errorf("what was not there goes: %s", about)
+			}
+			delete(there, about)
+		case Orphan:
+			if !there[about] {
+				t.Errorf("what is not there stays: %s", about)
+			}
+		}
+	}
+	if now := relationships(t, d); !maps.Equal(now, there) {
+		t.Errorf("there is %v, and the steps say %v", slices.Sorted(maps.Keys(now)), slices.Sorted(maps.Keys(there)))
 	}
 }
 
@@ -296,25 +351,89 @@ func noOrphans(t *testing.T, d *Directory, before, c company) {
 	}
 }
 
-// A directory that would remove more than it may removes nobody.
+// A directory that would remove more than it may, of users, groups and memberships
+// together, removes nothing, and its plan says so.
 func TestApplyRemovesNotTooMany(t *testing.T) {
+	all := newCompany()
+	for n := range 12 {
+		id := fmt.Sprintf("u%02d", n)
+		all.people[scim.User][id] = scim.Object{"userName": id}
+		all.people[scim.Group]["g"] = scim.Object{"displayName": "G"}
+		e := Entry{ID: "g", Member: &scim.Member{Kind: scim.User, ID: id}}
+		all.members[e.String()] = e
+	}
+	without := func(users, members int) company {
+		c := newCompany()
+		c.people[scim.Group]["g"] = all.people[scim.Group]["g"]
+		for _, id := range slices.Sorted(maps.Keys(all.people[scim.User]))[users:] {
+			c.people[scim.User][id] = all.people[scim.User][id]
+		}
+		for _, text := range slices.Sorted(maps.Keys(all.members))[max(users, members):] {
+			c.members[text] = all.members[text]
+		}
+		return c
+	}
+	for _, c := range []struct {
+		what         string
+		to           company
+		o            Application
+		says         string // empty: it is done
+		removals, of string
+	}{
+		{"users with their memberships, one too many", without(2, 0), Application{MaxRemovals: 3}, "2 users, 2 memberships, and at most 3 may be", "4", "3"},
+		{"users with their memberships", without(2, 0), Application{MaxRemovals: 4}, "", "", ""},
+		{"more memberships than may be", without(0, 3), Application{MaxRemovals: 2}, "3 memberships, and at most 2 may be", "3", "2"},
+		{"as many memberships as may be", without(0, 3), Application{MaxRemovals: 3}, "", "", ""},
+		{"users and memberships that count together", without(1, 3), Application{MaxRemovals: 3}, "1 user, 3 memberships, and at most 3 may be", "4", "3"},
+		{"more than half of the users", without(7, 0), Application{MaxRemovals: 100}, "7 of 12 users, which is more than half", "7", "6"},
+		{"half of the users", without(6, 0), Application{MaxRemovals: 100}, "", "", ""},
+		{"more than half of the memberships", without(0, 7), Application{MaxRemovals: 100}, "7 of 12 memberships, which is more than half", "7", "6"},
+		{"more than half, allowed", without(7, 9), Application{MaxRemovals: 100, RemoveMost: true}, "", "", ""},
+		{"everybody", newCompany(), Application{MaxRemovals: 100}, "12 of 12 users, which is more than half", "12", "6"},
+		{"nothing may go", without(1, 0), Application{}, "and at most 0 may be", "1", "0"},
+		{"nothing may go, and nothing goes", all, Application{}, "", "", ""},
+	} {
+		d, _ := hired(t, unmarked)
+		steps(t, d, all, Application{})
+		plan, refusal := c.o, ""
+		plan.DryRun = true
+		if err := d.Apply(t.Context(), plan, c.to.entries(), func(a Applied) error { refusal = a.Refusal; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		err := d.Apply(t.Context(), c.o, c.to.entries(), func(Applied) error { return nil })
+		if c.says == "" {
+			if err != nil || refusal != "" {
+				t.Errorf("%s: %v; the plan says %q", c.what, err, refusal)
+			}
+			same(t, c.to, found(t, d))
+			continue
+		}
+		if !errors.Is(err, ErrRemovals) || !strings.Contains(err.Error(), c.says+"; nothing was removed") || datastore.Facts(err)["removals"] != c.removals || datastore.Facts(err)["maximum"] != c.of {
+			t.Errorf("%s: %v %v", c.what, err, datastore.Facts(err))
+		}
+		if !strings.Contains(refusal, c.says) || strings.Contains(refusal, "nothing was") {
+			t.Errorf("%s: the plan says %q", c.what, refusal)
+		}
+		same(t, all, found(t, d))
+	}
+}
+
+// Where somebody is to have a name of one who goes, that one goes first, and still
+// not if too many would.
+func TestApplyFreesNamesFirst(t *testing.T) {
+	from, to := newCompany(), newCompany()
+	for n := range 3 {
+		from.people[scim.User][fmt.Sprintf("a%d", n)] = scim.Object{"userName": fmt.Sprint(n)}
+		to.people[scim.User][fmt.Sprintf("b%d", n)] = scim.Object{"userName": fmt.Sprint(n)}
+	}
 	d, _ := hired(t, unmarked)
-	c := newCompany()
-	for n := range 4 {
-		c.people[scim.User][fmt.Sprintf("u%d", n)] = scim.Object{"userName": fmt.Sprint(n)}
+	steps(t, d, from, Application{})
+	if err := d.Apply(t.Context(), Application{MaxRemovals: 2}, to.entries(), func(Applied) error { return nil }); !errors.Is(err, ErrRemovals) {
+		t.Errorf("three of at most two: %v", err)
 	}
-	steps(t, d, c, Application{})
-	empty := newCompany()
-	err := d.Apply(t.Context(), Application{MaxRemovals: 3}, empty.entries(), func(Applied) error { return nil })
-	if !errors.Is(err, ErrRemovals) || datastore.Facts(err)["removals"] != "4" {
-		t.Errorf("four of at most three: %v", err)
-	}
-	same(t, c, found(t, d))
-	if n := len(steps(t, d, empty, Application{DryRun: true})); n != 4 {
-		t.Errorf("the plan has %d steps", n)
-	}
-	steps(t, d, empty, Application{MaxRemovals: 4})
-	same(t, empty, found(t, d))
+	same(t, from, found(t, d))
+	steps(t, d, to, Application{MaxRemovals: 3})
+	same(t, to, found(t, d))
 }
 
 // What cannot be applied says why.
@@ -347,9 +466,6 @@ func TestApplyRefuses(t *testing.T) {
 					}
 				}
 			}, func(Applied) error { return nil })
-			if dry && errors.Is(c.want, datastore.ErrAlreadyExists) {
-				continue // a plan does not look for names
-			}
 			if err == nil || c.want != nil && !errors.Is(err, c.want) {
 				t.Errorf("%s, dry run %v: %v", what, dry, err)
 			}

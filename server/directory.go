@@ -14,7 +14,7 @@ import (
 	"github.com/pembadb/pemba/provisioning/scim"
 )
 
-// defaultRemovals is how many users and groups an application of a directory may
+// defaultRemovals is how many users, groups and memberships an application of a directory may
 // remove where its caller does not say: an empty or cut off directory must not
 // remove everybody.
 const defaultRemovals = 100
@@ -34,13 +34,13 @@ func (s *provisionings) ApplyDirectory(stream directoryStream) error {
 	if err != nil {
 		return err
 	}
-	o := provisioning.Application{DryRun: start.DryRun, RemoveOrphans: start.RemoveOrphans, MaxRemovals: defaultRemovals}
+	o := provisioning.Application{DryRun: start.DryRun, RemoveOrphans: start.RemoveOrphans, RemoveMost: start.RemoveMost, MaxRemovals: defaultRemovals}
 	if start.MaxRemovals != nil {
 		o.MaxRemovals = int(*start.MaxRemovals)
 	}
 	in := &incomingDirectory{stream: stream, empty: start.Empty}
 	err = d.Apply(stream.Context(), o, in.entries, func(a provisioning.Applied) error {
-		m := &pembav1.ApplyDirectoryResponse{Zookie: a.Zookie, Complete: a.Complete}
+		m := &pembav1.ApplyDirectoryResponse{Zookie: a.Zookie, Complete: a.Complete, Refusal: a.Refusal}
 		for i := range a.Steps {
 			m.Steps = append(m.Steps, stepProto(&a.Steps[i]))
 		}

@@ -93,7 +93,7 @@ func TestADirectoryIsApplied(t *testing.T) {
 		directoryGroup(t, "eng", `{"displayName":"Engineering"}`), directoryMembership("eng", userMember("ada")), directoryMembership("eng", userMember("cy")),
 	}
 	got, last, err := n.applyDirectory(t, &pembav1.DirectoryStart{}, second...)
-	if want := []string{"UPDATE", "ORPHAN", "REMOVE", "REMOVE", "CREATE", "ADD_MEMBER"}; err != nil || !slices.Equal(got, want) {
+	if want := []string{"UPDATE", "ORPHAN", "REMOVE_MEMBER", "REMOVE", "REMOVE_MEMBER", "REMOVE", "CREATE", "ADD_MEMBER"}; err != nil || !slices.Equal(got, want) {
 		t.Fatalf("%v, %v, want %v", got, err, want)
 	}
 	if n.views(t, "bob", "d", last.Zookie) || !n.views(t, "cy", "d", last.Zookie) {
@@ -101,6 +101,10 @@ func TestADirectoryIsApplied(t *testing.T) {
 	}
 	if got, last, err := n.applyDirectory(t, &pembav1.DirectoryStart{}, second...); err != nil || len(got) > 0 || !last.GetComplete() {
 		t.Errorf("the same again did %v, %v", got, err)
+	}
+	none := uint32(0)
+	if _, last, err := n.applyDirectory(t, &pembav1.DirectoryStart{DryRun: true, MaxRemovals: &none}, first...); err != nil || !strings.Contains(last.Refusal, "1 user, 1 membership, and at most 0") {
+		t.Errorf("the plan of what would be refused says %q, %v", last.GetRefusal(), err)
 	}
 	for what, c := range map[string]struct {
 		entries []*pembav1.DirectoryEntry
@@ -114,8 +118,10 @@ func TestADirectoryIsApplied(t *testing.T) {
 		"no member":      {[]*pembav1.DirectoryEntry{second[0], second[2], directoryMembership("eng", nil)}, codes.InvalidArgument, "MISSING_FIELD"},
 		"one name twice": {[]*pembav1.DirectoryEntry{directoryUser(t, "x", `{"userName":"n"}`), directoryUser(t, "y", `{"userName":"N"}`)}, codes.AlreadyExists, "USER_EXISTS"},
 	} {
-		_, _, err := n.applyDirectory(t, &pembav1.DirectoryStart{}, c.entries...)
-		expect(t, what, err, c.code, c.reason)
+		for _, dry := range []bool{true, false} {
+			_, _, err := n.applyDirectory(t, &pembav1.DirectoryStart{DryRun: dry}, c.entries...)
+			expect(t, what, err, c.code, c.reason)
+		}
 	}
 }
 

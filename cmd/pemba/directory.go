@@ -47,18 +47,19 @@ func (a *app) directoryApplyCommand(plan bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "apply FILE",
 		Short:   "Make the users, groups and memberships of a store those of a file",
-		Long:    "Make the users, groups and memberships of a store those of a file, or of standard\ninput for \"-\", and print what was done. The same again changes nothing; where it\nbreaks off, run it again. Look at `pemba directory plan` first.\n\n" + directoryHelp,
-		Example: "  pemba directory apply people.yaml\n  pemba directory apply people.yaml --max-removals 500 --remove-orphans",
+		Long:    "Make the users, groups and memberships of a store those of a file, or of standard\ninput for \"-\", and print what was done. The same again changes nothing; where it\nbreaks off, run it again. What it would do is found out first, as by `pemba directory\nplan`: what could not be done, or would remove too much, is refused before anything\nis changed.\n\n" + directoryHelp,
+		Example: "  pemba directory apply people.yaml\n  pemba directory apply people.yaml --max-removals 500 --remove-most --remove-orphans",
 		Args:    takes("FILE"),
 	}
 	f := cmd.Flags()
+	f.Uint32Var(&most, "max-removals", 100, "refuse if more users, groups and memberships, together, would go")
+	f.BoolVar(&start.RemoveMost, "remove-most", false, "do not refuse if more than half of ten or more users, groups or memberships would go")
 	f.BoolVar(&start.RemoveOrphans, "remove-orphans", false, "remove the relationships, too, that would go on naming who is removed")
 	if plan {
 		cmd.Use, cmd.Short = "plan FILE", "Print what applying a file would do, and change nothing"
 		cmd.Long = "Print what `pemba directory apply` would do, and change nothing: + comes, ~ changes,\n- goes, ! stays and names somebody who goes.\n\n" + directoryHelp
 		cmd.Example = "  pemba directory plan people.yaml"
 	} else {
-		f.Uint32Var(&most, "max-removals", 100, "remove no user and no group if there would be more than this many to remove")
 		f.StringVar(&start.Reason, "reason", "", "why, for the history")
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
@@ -67,8 +68,11 @@ func (a *app) directoryApplyCommand(plan bool) *cobra.Command {
 			return err
 		}
 		start.Empty = len(entries) == 0
-		if start.Store = c.store; !plan {
-			start.MaxRemovals = proto.Uint32(most)
+		start.Store, start.MaxRemovals = c.store, proto.Uint32(most)
+		if !plan {
+			if err := a.rehearse(ctx, c, start, entries); err != nil {
+				return err
+			}
 		}
 		d := &directoryRun{app: a, start: start, out: a.buffered(), count: map[pb.DirectoryAction]uint64{}}
 		return d.run(ctx, c, entries)
@@ -76,10 +80,44 @@ func (a *app) directoryApplyCommand(plan bool) *cobra.Command {
 	return a.remote(cmd, true, false)
 }
 
+// rehearse finds out whether a directory can be applied, so that it is not broken
+// off in the middle for what could be known before.
+func (a *app) rehearse(ctx context.Context, c *connection, start *pb.DirectoryStart, entries []*pb.DirectoryEntry) error {
+	plan := proto.CloneOf(start)
+	plan.DryRun = true
+	d := &directoryRun{app: a, start: plan}
+	if err := d.stream(ctx, c, entries, func(*pb.DirectoryStep) error { return nil }); err != nil {
+		return err
+	}
+	if d.end.Refusal != "" {
+		return fmt.Errorf("%s; nothing was changed; %s", d.end.Refusal, hints["TOO_MANY_REMOVALS"])
+	}
+	return nil
+}
+
 // directoryBatch is how many entries are sent at once.
 const directoryBatch = 500
 
 func (d *directoryRun) run(ctx context.Context, c *connection, entries []*pb.DirectoryEntry) error {
+	err := d.stream(ctx, c, entries, func(s *pb.DirectoryStep) error {
+		d.count[s.Action]++
+		return d.print(s)
+	})
+	if err != nil {
+		if n := d.total(); n > 0 && !d.start.DryRun {
+			d.app.complain("%s were done before what follows; the same command goes on", plural(n, "step"))
+		}
+		return err
+	}
+	if d.end.Refusal != "" {
+		d.app.warn("apply would refuse this: %s; if it is meant, allow it with --max-removals or --remove-most", d.end.Refusal)
+	}
+	return d.summary()
+}
+
+// stream sends a directory and gives the steps of the answer to each. The last
+// message is the end.
+func (d *directoryRun) stream(ctx context.Context, c *connection, entries []*pb.DirectoryEntry, each func(*pb.DirectoryStep) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var sender sync.WaitGroup
 	defer sender.Wait()
@@ -106,23 +144,19 @@ func (d *directoryRun) run(ctx context.Context, c *connection, entries []*pb.Dir
 	err = receive(stream, func(m *pb.ApplyDirectoryResponse) error {
 		d.end = m
 		for _, s := range m.Steps {
-			d.count[s.Action]++
-			if err := d.print(s); err != nil {
+			if err := each(s); err != nil {
 				return err
 			}
+		}
+		if d.out == nil {
+			return nil
 		}
 		return d.out.Flush()
 	})
 	if err == nil && !d.end.GetComplete() {
 		err = errors.New("the server ended before all was done; run the same again")
 	}
-	if err != nil {
-		if n := d.total(); n > 0 && !d.start.DryRun {
-			d.app.complain("%s were done before what follows; the same command goes on", plural(n, "step"))
-		}
-		return err
-	}
-	return d.summary()
+	return err
 }
 
 func (d *directoryRun) total() (n uint64) {
@@ -185,11 +219,12 @@ type directoryJSON struct {
 	Counts  map[string]uint64 `json:"counts"`
 	DryRun  bool              `json:"dry_run,omitempty"`
 	Changed bool              `json:"changed"`
+	Refusal string            `json:"refusal,omitempty"`
 }
 
 func (d *directoryRun) summary() error {
 	if d.app.json() {
-		j := directoryJSON{Zookie: d.end.Zookie, Counts: map[string]uint64{}, DryRun: d.start.DryRun, Changed: d.total() > 0}
+		j := directoryJSON{Zookie: d.end.Zookie, Counts: map[string]uint64{}, DryRun: d.start.DryRun, Changed: d.total() > 0, Refusal: d.end.Refusal}
 		for action, n := range d.count {
 			j.Counts[strings.ToLower(strings.TrimPrefix(action.String(), "DIRECTORY_ACTION_"))] = n
 		}

@@ -61,7 +61,7 @@ var hints = map[string]string{
 	"NO_TOKEN":             "on the command line: --token, --token-file or PEMBA_TOKEN",
 	"UNKNOWN_TOKEN":        "look at --token, --token-file and PEMBA_TOKEN",
 	"RELATIONSHIP_EXISTS":  "leave out --create to replace it",
-	"TOO_MANY_REMOVALS":    "look at `pemba directory plan FILE`, then allow them with --max-removals",
+	"TOO_MANY_REMOVALS":    "look at `pemba directory plan FILE`, then allow it with --max-removals or --remove-most",
 	"SCHEMA_HASH_MISMATCH": "look at `pemba schema diff FILE`, then apply with its hash",
 }
 

@@ -32,7 +32,7 @@ const (
 	DirectoryAction_DIRECTORY_ACTION_CREATE DirectoryAction = 1
 	// Its attributes change.
 	DirectoryAction_DIRECTORY_ACTION_UPDATE DirectoryAction = 2
-	// It is removed, with its memberships.
+	// It is removed. Its memberships, and of a group those in it, went in the same change: the steps before tell them.
 	DirectoryAction_DIRECTORY_ACTION_REMOVE DirectoryAction = 3
 	// A membership comes.
 	DirectoryAction_DIRECTORY_ACTION_ADD_MEMBER DirectoryAction = 4
@@ -40,7 +40,7 @@ const (
 	DirectoryAction_DIRECTORY_ACTION_REMOVE_MEMBER DirectoryAction = 5
 	// A relationship goes on naming somebody who is removed.
 	DirectoryAction_DIRECTORY_ACTION_ORPHAN DirectoryAction = 6
-	// Such a relationship goes, too.
+	// Such a relationship goes, too; or of a removed group a member that is neither user nor group.
 	DirectoryAction_DIRECTORY_ACTION_REMOVE_ORPHAN DirectoryAction = 7
 )
 
@@ -255,14 +255,17 @@ type DirectoryStart struct {
 	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// Why, for the history: up to 1,024 bytes of printable UTF-8.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// How many users and groups may be removed at most; if more would be, none is, and the call ends with FAILED_PRECONDITION
-	// (TOO_MANY_REMOVALS). Absent: 100. A dry run tells of all.
+	// How many users, groups and memberships, together, may be removed at most; if more would be, none is, and the call ends with
+	// FAILED_PRECONDITION (TOO_MANY_REMOVALS). Absent: 100. A dry run tells of all, and whether they would be too many.
 	MaxRemovals *uint32 `protobuf:"varint,4,opt,name=max_removals,json=maxRemovals,proto3,oneof" json:"max_removals,omitempty"`
 	// Removes the relationships, too, that would go on naming those who are removed.
 	RemoveOrphans bool `protobuf:"varint,5,opt,name=remove_orphans,json=removeOrphans,proto3" json:"remove_orphans,omitempty"`
 	// The directory has no entries, so that all users and groups go. One without entries that does not say so is refused, and
 	// so is one that says so and has some.
-	Empty         bool `protobuf:"varint,6,opt,name=empty,proto3" json:"empty,omitempty"`
+	Empty bool `protobuf:"varint,6,opt,name=empty,proto3" json:"empty,omitempty"`
+	// More than half of the users, of the groups or of the memberships may be removed, too. Otherwise that is refused like too
+	// many removals, where there are ten or more of them.
+	RemoveMost    bool `protobuf:"varint,7,opt,name=remove_most,json=removeMost,proto3" json:"remove_most,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -335,6 +338,13 @@ func (x *DirectoryStart) GetRemoveOrphans() bool {
 func (x *DirectoryStart) GetEmpty() bool {
 	if x != nil {
 		return x.Empty
+	}
+	return false
+}
+
+func (x *DirectoryStart) GetRemoveMost() bool {
+	if x != nil {
+		return x.RemoveMost
 	}
 	return false
 }
@@ -802,7 +812,9 @@ type ApplyDirectoryResponse struct {
 	// The steps, in the order in which they were done.
 	Steps []*DirectoryStep `protobuf:"bytes,2,rep,name=steps,proto3" json:"steps,omitempty"`
 	// All is done. The store has these users, groups and memberships, unless somebody else changed them meanwhile.
-	Complete      bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	Complete bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	// Of a dry run that is complete, why the same without dry_run would end with TOO_MANY_REMOVALS. Empty: it would not.
+	Refusal       string `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -858,6 +870,13 @@ func (x *ApplyDirectoryResponse) GetComplete() bool {
 	return false
 }
 
+func (x *ApplyDirectoryResponse) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
 var File_pemba_v1_directory_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_directory_proto_rawDesc = "" +
@@ -869,14 +888,16 @@ const file_pemba_v1_directory_proto_rawDesc = "" +
 	"\x03end\x18\x03 \x01(\v2\x16.pemba.v1.DirectoryEndH\x00R\x03endB\x06\n" +
 	"\x04part\"(\n" +
 	"\fDirectoryEnd\x12\x18\n" +
-	"\aentries\x18\x01 \x01(\x04R\aentries\"\xcd\x01\n" +
+	"\aentries\x18\x01 \x01(\x04R\aentries\"\xee\x01\n" +
 	"\x0eDirectoryStart\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12&\n" +
 	"\fmax_removals\x18\x04 \x01(\rH\x00R\vmaxRemovals\x88\x01\x01\x12%\n" +
 	"\x0eremove_orphans\x18\x05 \x01(\bR\rremoveOrphans\x12\x14\n" +
-	"\x05empty\x18\x06 \x01(\bR\x05emptyB\x0f\n" +
+	"\x05empty\x18\x06 \x01(\bR\x05empty\x12\x1f\n" +
+	"\vremove_most\x18\a \x01(\bR\n" +
+	"removeMostB\x0f\n" +
 	"\r_max_removals\"F\n" +
 	"\x10DirectoryEntries\x122\n" +
 	"\aentries\x18\x01 \x03(\v2\x18.pemba.v1.DirectoryEntryR\aentries\"\xb2\x01\n" +
@@ -910,11 +931,12 @@ const file_pemba_v1_directory_proto_rawDesc = "" +
 	"membership\x12<\n" +
 	"\frelationship\x18\x05 \x01(\v2\x16.pemba.v1.RelationshipH\x00R\frelationship\x12\x18\n" +
 	"\achanged\x18\x06 \x03(\tR\achangedB\t\n" +
-	"\asubject\"{\n" +
+	"\asubject\"\x95\x01\n" +
 	"\x16ApplyDirectoryResponse\x12\x16\n" +
 	"\x06zookie\x18\x01 \x01(\tR\x06zookie\x12-\n" +
 	"\x05steps\x18\x02 \x03(\v2\x17.pemba.v1.DirectoryStepR\x05steps\x12\x1a\n" +
-	"\bcomplete\x18\x03 \x01(\bR\bcomplete*\x90\x02\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\x12\x18\n" +
+	"\arefusal\x18\x04 \x01(\tR\arefusal*\x90\x02\n" +
 	"\x0fDirectoryAction\x12 \n" +
 	"\x1cDIRECTORY_ACTION_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17DIRECTORY_ACTION_CREATE\x10\x01\x12\x1b\n" +

@@ -140,8 +140,8 @@ const (
 	ErrorReason_ERROR_REASON_GROUP_EXISTS ErrorReason = 88
 	// NOT_FOUND. Somebody who is to be a member is no user or group of the store. Metadata: id. Create it first.
 	ErrorReason_ERROR_REASON_MEMBER_NOT_FOUND ErrorReason = 89
-	// FAILED_PRECONDITION. A directory would remove more users and groups than it may. Metadata: removals, maximum. Look at the
-	// plan; if it is meant, allow more.
+	// FAILED_PRECONDITION. A directory would remove more users, groups and memberships than it may, or more than half of one of
+	// the three. Metadata: removals, maximum. Look at the plan; if it is meant, allow more.
 	ErrorReason_ERROR_REASON_TOO_MANY_REMOVALS ErrorReason = 79
 	// UNAUTHENTICATED. The call brought no token.
 	ErrorReason_ERROR_REASON_NO_TOKEN ErrorReason = 90

@@ -165,10 +165,11 @@ type ProvisioningServiceClient interface {
 	// provisioner.
 	Offboard(ctx context.Context, in *OffboardRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[OffboardResponse], error)
 	// ApplyDirectory makes the users, groups and memberships of a store those of a directory, or with dry_run tells what that
-	// would take. Entries are compared as they arrive; memberships are those of the directory, whoever wrote the ones there
-	// are. First users and groups come and change, then memberships, and last are removed who is not in the directory. The same
-	// again changes nothing; where it breaks off, send it again. The last message says that it is the end, and how many entries
-	// there were: a directory that is cut off before it removes nobody.
+	// would take. Entries are compared as they arrive: users, groups and memberships come and change. Last go those that are not
+	// in the directory; users and groups go before memberships come where somebody is to have a name of one of them. With who is
+	// removed go all its memberships, in groups that an application writes without creating them, too, which are otherwise left
+	// alone. The last message says that it is the end: what breaks off before is not taken as whole. The same again changes
+	// nothing; where it breaks off, send it again.
 	//
 	// Errors on top of those of every call: INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT, INVALID_FIELD: also for entries out
 	// of order), ALREADY_EXISTS (USER_EXISTS, GROUP_EXISTS), NOT_FOUND (MEMBER_NOT_FOUND), FAILED_PRECONDITION
@@ -538,10 +539,11 @@ type ProvisioningServiceServer interface {
 	// provisioner.
 	Offboard(*OffboardRequest, grpc.ServerStreamingServer[OffboardResponse]) error
 	// ApplyDirectory makes the users, groups and memberships of a store those of a directory, or with dry_run tells what that
-	// would take. Entries are compared as they arrive; memberships are those of the directory, whoever wrote the ones there
-	// are. First users and groups come and change, then memberships, and last are removed who is not in the directory. The same
-	// again changes nothing; where it breaks off, send it again. The last message says that it is the end, and how many entries
-	// there were: a directory that is cut off before it removes nobody.
+	// would take. Entries are compared as they arrive: users, groups and memberships come and change. Last go those that are not
+	// in the directory; users and groups go before memberships come where somebody is to have a name of one of them. With who is
+	// removed go all its memberships, in groups that an application writes without creating them, too, which are otherwise left
+	// alone. The last message says that it is the end: what breaks off before is not taken as whole. The same again changes
+	// nothing; where it breaks off, send it again.
 	//
 	// Errors on top of those of every call: INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT, INVALID_FIELD: also for entries out
 	// of order), ALREADY_EXISTS (USER_EXISTS, GROUP_EXISTS), NOT_FOUND (MEMBER_NOT_FOUND), FAILED_PRECONDITION

@@ -47,7 +47,7 @@ func (a *app) directoryApplyCommand(plan bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "apply FILE",
 		Short:   "Make the users, groups and memberships of a store those of a file",
-		Long:    "Make the users, groups and memberships of a store those of a file, or of standard\ninput for \"-\", and print what was done. The same again changes nothing; where it\nbreaks off, run it again. What it would do is found out first, as by `pemba directory\nplan`: what could not be done, or would remove too much, is refused before anything\nis changed.\n\n" + directoryHelp,
+		Long:    "Make the users, groups and memberships of a store those of a file, or of standard\ninput for \"-\", and print what was done. The same again changes nothing; where it\nbreaks off, run it again. What it would do is found out first, as by `pemba\ndirectory plan`: what could not be done, or would remove too much, is refused\nbefore anything is changed.\n\n" + directoryHelp,
 		Example: "  pemba directory apply people.yaml\n  pemba directory apply people.yaml --max-removals 500 --remove-most --remove-orphans",
 		Args:    takes("FILE"),
 	}

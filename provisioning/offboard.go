@@ -1,10 +1,12 @@
 package provisioning
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -143,8 +145,8 @@ func (b *offboarding) mine(removals []tuple.Filter, suspension string) error {
 		return datastore.With(fmt.Errorf("operation id %q: %w (revision %d): %s; nothing was changed", b.operation, datastore.ErrRequestReused, c.Revision, why),
 			"request_id", id, "revision", strconv.FormatUint(uint64(c.Revision), 10))
 	}
-	for id, c := range b.earlier {
-		same := false
+	for _, id := range slices.SortedFunc(maps.Keys(b.earlier), func(x, y string) int { return cmp.Compare(b.earlier[x].Revision, b.earlier[y].Revision) }) {
+		c, same := b.earlier[id], false
 		if id == suspension {
 			for _, op := range c.Operations {
 				same = same || op.Kind == datastore.PutIdentity && op.Identity.Object == b.object

@@ -104,10 +104,17 @@ func (s shape) idFor(k scim.Kind, attributes scim.Object) (string, error) {
 	}
 	id, _ := attributes[string(source)].(string)
 	if id == "" {
-		return "", scim.Invalid("a %s needs a %s here: its id is taken from it", k, source)
+		article := "a"
+		if source == schema.ExternalID {
+			article = "an"
+		}
+		return "", scim.Invalid("a %s needs %s %s here: its id is taken from it", k, article, source)
 	}
 	if _, err := s.checked(k, id); err != nil {
 		return "", scim.Invalid("the id of a %s is its %s here, and %q cannot be one: %v", k, source, id, err)
+	}
+	if id == "." || id == ".." || id == ".search" { // parts of paths that mean something else (RFC 3986 §5.2.4, RFC 7644 §3.4.3)
+		return "", scim.Invalid("the id of a %s is its %s here, and %q cannot be one: no request could name it", k, source, id)
 	}
 	return id, nil
 }

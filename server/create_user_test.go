@@ -69,3 +69,17 @@ func TestACreatedUserIsThereOnceUnderItsNames(t *testing.T) {
 		t.Error("created again, she has her membership back")
 	}
 }
+
+// A name with a line break, or with what steers a terminal, is refused.
+func TestANameHasNoControlCharacters(t *testing.T) {
+	n := documents(t, offboardSchema)
+	users, ctx := pembav1.NewProvisioningServiceClient(n.conn), t.Context()
+	for _, bad := range []string{`{"userName":"a\nb"}`, `{"userName":"a","displayName":"\u001b[2J"}`, `{"userName":"a\u0000"}`, `{"userName":"a","title":"x\ty"}`} {
+		_, err := users.CreateUser(ctx, &pembav1.CreateUserRequest{Id: "a", Attributes: attributes(t, bad)})
+		expect(t, bad, err, codes.InvalidArgument, "INVALID_FIELD")
+		for _, dry := range []bool{true, false} {
+			_, _, err = n.applyDirectory(t, &pembav1.DirectoryStart{DryRun: dry}, directoryUser(t, "a", bad))
+			expect(t, bad, err, codes.InvalidArgument, "INVALID_FIELD")
+		}
+	}
+}

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"golang.org/x/term"
@@ -43,11 +46,47 @@ func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.out, format, ar
 // json reports whether results are printed as JSON.
 func (a *app) json() bool { return a.output == "json" }
 
-// document prints one JSON document on a line of its own.
+// document prints one JSON document on a line of its own. What would steer a
+// terminal is escaped.
 func document(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	text := b.Bytes()
+	if bytes.ContainsFunc(text[:len(text)-1], unprintable) {
+		text = escaped(text[:len(text)-1])
+	}
+	_, err := w.Write(text)
+	return err
+}
+
+// unprintable tells of a character whether it is none to show.
+func unprintable(r rune) bool { return !strconv.IsPrint(r) }
+
+// escaped is a JSON text on a line, with what is unprintable as JSON escapes it.
+func escaped(text []byte) []byte {
+	var b []byte
+	for _, r := range string(text) {
+		if !unprintable(r) {
+			b = utf8.AppendRune(b, r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			b = fmt.Appendf(b, "\\u%04x", unit)
+		}
+	}
+	return append(b, '\n')
+}
+
+// shown is text on one line, in quotes if it has what is unprintable.
+func shown(text string) string {
+	if strings.ContainsFunc(text, unprintable) {
+		return strconv.Quote(text)
+	}
+	return text
 }
 
 // table prints rows in columns that are as wide as they must be.

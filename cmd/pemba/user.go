@@ -174,6 +174,9 @@ func (a *app) userListCommand() *cobra.Command {
 
 // tabbed joins what is not empty by tabs.
 func tabbed(cells ...string) string {
+	for i, c := range cells {
+		cells[i] = shown(c)
+	}
 	return strings.TrimRight(strings.Join(cells, "\t"), "\t")
 }
 

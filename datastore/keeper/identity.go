@@ -86,7 +86,7 @@ func checkIdentity(u *datastore.IdentityUpdate) error {
 	}
 	for _, k := range u.Keys {
 		if k.Name == "" || k.Value == "" || len(k.Value) > maxKeyBytes || !utf8.ValidString(k.Value) || strings.ContainsRune(k.Value, 0) {
-			return fmt.Errorf("%s of %s must be valid UTF-8 of 1 to %d bytes", k.Name, u.Object, maxKeyBytes)
+			return fmt.Errorf("%s of %s must be valid UTF-8 of 1 to %d bytes, without the character NUL", k.Name, u.Object, maxKeyBytes)
 		}
 	}
 	return nil

@@ -23,6 +23,7 @@ type change func(*Attribute)
 
 var (
 	required   change = func(a *Attribute) { a.Required = true }
+	lines      change = func(a *Attribute) { a.lines = true }
 	caseExact  change = func(a *Attribute) { a.CaseExact = true }
 	many       change = func(a *Attribute) { a.MultiValued = true }
 	unique     change = func(a *Attribute) { a.Uniqueness = "server" }
@@ -103,8 +104,8 @@ var userSchema = &Schema{ID: UserSchema, Name: "User", Description: "A user acco
 	values("ims", "Instant messaging addresses", text("value", "The address"), "aim", "gtalk", "icq", "xmpp", "msn", "skype", "qq", "yahoo"),
 	values("photos", "Pictures of the user", attribute("value", Reference, "Where the picture is", refersTo("external")), "photo", "thumbnail"),
 	attribute("addresses", Complex, "Postal addresses", many, with(
-		text("formatted", "The whole address as it is shown"),
-		text("streetAddress", "Street and number"),
+		text("formatted", "The whole address as it is shown", lines),
+		text("streetAddress", "Street and number", lines),
 		text("locality", "City"),
 		text("region", "State or region"),
 		text("postalCode", "Postal code"),

@@ -52,6 +52,8 @@ type Attribute struct {
 	Returned        Returned     `json:"returned"`
 	Uniqueness      string       `json:"uniqueness"` // none, server or global
 	ReferenceTypes  []string     `json:"referenceTypes,omitempty"`
+
+	lines bool // its text may have several
 }
 
 // Sub is the sub-attribute of a name in any case (RFC 7643 §2.1); nil if there is

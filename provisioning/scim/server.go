@@ -305,7 +305,48 @@ func parseBody(data []byte) (Object, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return nil, bad(invalidSyntax, "the body goes on after its JSON object")
 	}
+	if name := repeated(data); name != "" {
+		return nil, bad(invalidSyntax, "the body gives %q twice in one object", shorten(name))
+	}
 	return asObject(v, "the body")
+}
+
+// repeated is a name that a JSON text gives twice in one object, of which a decoder
+// would take the last (RFC 8259 §4); empty if there is none.
+func repeated(data []byte) string {
+	d := json.NewDecoder(bytes.NewReader(data))
+	type level struct {
+		names map[string]bool // nil: of an array
+		name  bool            // a name comes next
+	}
+	var open []level
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return ""
+		}
+		if delim, ok := token.(json.Delim); ok && (delim == '}' || delim == ']') {
+			open = open[:len(open)-1]
+			continue
+		}
+		if n := len(open); n > 0 && open[n-1].names != nil {
+			at := &open[n-1]
+			if at.name = !at.name; !at.name {
+				name, _ := token.(string)
+				if at.names[name] {
+					return name
+				}
+				at.names[name] = true
+				continue
+			}
+		}
+		switch token {
+		case json.Delim('{'):
+			open = append(open, level{map[string]bool{}, true})
+		case json.Delim('['):
+			open = append(open, level{})
+		}
+	}
 }
 
 // depth is how deep a JSON text nests.

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // asBoolean takes true and false, and as text in any case, as Entra writes them.
@@ -90,12 +91,27 @@ func asOne(a *Attribute, name string, v any) (any, error) {
 	if s == "" {
 		return nil, nil
 	}
+	if err := checkText(a, name, s); err != nil {
+		return nil, err
+	}
 	if a.Type == Binary {
 		if _, err := base64.StdEncoding.DecodeString(s); err != nil {
 			return nil, bad(invalidValue, "%s must be Base64 (RFC 7643 §2.3.6)", name)
 		}
 	}
 	return s, nil
+}
+
+// checkText refuses what would break out of a line, or steer a terminal, wherever
+// the text is shown. Only postal addresses may have lines (RFC 7643 §4.1.2).
+func checkText(a *Attribute, name, s string) error {
+	for _, r := range s {
+		if a.lines && (r == '\n' || r == '\r' || r == '\t') || !unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) {
+			continue
+		}
+		return bad(invalidValue, "%s has the control character %U; leave it out", name, r)
+	}
+	return nil
 }
 
 // asComplex takes an object, or text for its value: Entra writes

@@ -41,6 +41,7 @@ var problems = []struct {
 	{datastore.ErrBackup, codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_BACKUP},
 	{errStopping, codes.Unavailable, pembav1.ErrorReason_ERROR_REASON_UNAVAILABLE},
 	{errSlow, codes.ResourceExhausted, pembav1.ErrorReason_ERROR_REASON_SLOW_CONSUMER},
+	{errLate, codes.DeadlineExceeded, pembav1.ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED},
 	{context.Canceled, codes.Canceled, pembav1.ErrorReason_ERROR_REASON_CANCELLED},
 	{context.DeadlineExceeded, codes.DeadlineExceeded, pembav1.ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED},
 	{datastore.ErrOrphans, codes.FailedPrecondition, pembav1.ErrorReason_ERROR_REASON_SCHEMA_ORPHANS},

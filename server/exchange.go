@@ -28,8 +28,11 @@ type exchange struct {
 	request  *http.Request
 	control  *http.ResponseController
 	header   http.Header // of the answer
+	status   int         // of the answer
 	body     *body
-	caller   *caller        // known once it has arrived
+	method   string // known once it has arrived, as is
+	caller   *caller
+	began    time.Time
 	handlers sync.WaitGroup // of streams under way
 
 	mu        sync.Mutex
@@ -48,7 +51,7 @@ func exchangeOf(ctx context.Context) *exchange {
 // newExchange begins an exchange; what it returns stands in for what net/http
 // gave. It must end.
 func (s *Server) newExchange(w http.ResponseWriter, r *http.Request) (*exchange, http.ResponseWriter, *http.Request) {
-	x := &exchange{server: s, id: callName(r.Header.Get(requestIDKey)), control: http.NewResponseController(w), header: w.Header()}
+	x := &exchange{server: s, id: callName(r.Header.Get(requestIDKey)), control: http.NewResponseController(w), header: w.Header(), status: http.StatusOK}
 	from := &peer.Peer{Addr: httpAddr(r.RemoteAddr)}
 	if r.TLS != nil {
 		from.AuthInfo = credentials.TLSInfo{State: *r.TLS, CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
@@ -79,6 +82,7 @@ func (x *exchange) end() {
 // arrive finds out, before anything of the body is read, who calls, and whether
 // they may.
 func (x *exchange) arrive(ctx context.Context, method string) {
+	x.method, x.began = method, time.Now()
 	timed := newCall(ctx, nil, x.server.limits.CallTime)
 	defer timed.end()
 	c, err := x.server.admitCaller(timed, method, x.request.Header.Values("Authorization"))
@@ -111,8 +115,12 @@ func fromHere(c *caller, r *http.Request) error {
 func (x *exchange) fail(err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.err == nil {
-		x.err = err
+	if x.err != nil {
+		return
+	}
+	x.err = err
+	if !x.streaming && x.method != "" { // no call that would count it was made
+		x.server.ended(x.request.Context(), x.method, x.began, err)
 	}
 }
 
@@ -154,6 +162,12 @@ func (x *exchange) isStream() bool {
 type exchangeWriter struct {
 	http.ResponseWriter
 	exchange *exchange
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (w *exchangeWriter) WriteHeader(code int) {
+	w.exchange.status = code
+	w.ResponseWriter.WriteHeader(code)
 }
 
 // Write implements [http.ResponseWriter].

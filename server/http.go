@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,8 +22,9 @@ import (
 // at /openapi.json, /healthz, and SCIM 2.0 at /scim/v2 for the store default, and
 // at /stores/{store}/scim/v2 for any.
 type HTTP struct {
-	server *http.Server
-	cancel context.CancelFunc // ends what is under way
+	server      *http.Server
+	connections *connections
+	cancel      context.CancelFunc // ends what is under way
 	// underWay is held for reading by every request, and for writing for ever once
 	// the listener has stopped.
 	underWay sync.RWMutex
@@ -45,7 +45,7 @@ const (
 // https://pemba.example, which answers refer to; empty: as their requests say.
 func (s *Server) HTTP(external string) *HTTP {
 	ctx, cancel := context.WithCancel(context.Background())
-	h := &HTTP{cancel: cancel}
+	h := &HTTP{connections: &s.connections, cancel: cancel}
 	users := scim.New(scim.Config{
 		Open:          s.scimSession(strings.TrimSuffix(external, "/"), provisioning.NewCounts()),
 		MaxBody:       int64(s.limits.RequestBytes),
@@ -61,7 +61,7 @@ func (s *Server) HTTP(external string) *HTTP {
 		WriteTimeout:      2 * s.limits.CallTime,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeaders,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		ErrorLog:          s.httpComplaints(),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: min(s.limits.Streams, 250)},
 	}
@@ -75,7 +75,7 @@ func (s *Server) HTTP(external string) *HTTP {
 func (s *Server) routes(users http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.Path; {
-		case strings.HasPrefix(path, "/v1/"), strings.HasPrefix(path, "/pemba.v1."):
+		case partOf(path) == "api":
 			s.api.ServeHTTP(w, r)
 		case path == "/openapi.json" && r.Method == http.MethodGet:
 			s.openAPI(w, r)
@@ -107,8 +107,21 @@ func (h *HTTP) guarded(s *Server, next http.Handler) http.Handler {
 		if r.TLS != nil {
 			header.Set("Strict-Transport-Security", "max-age=31536000")
 		}
+		began := time.Now()
+		defer func() { s.metrics.requested(partOf(r.URL.Path), x.status, began) }()
 		next.ServeHTTP(w, r)
 	})
+}
+
+// partOf is what a request is for, as metrics call it.
+func partOf(path string) string {
+	if strings.HasPrefix(path, "/v1/") || strings.HasPrefix(path, "/pemba.v1.") {
+		return "api"
+	}
+	if _, _, _, ok := scimPath(path); ok {
+		return "scim"
+	}
+	return "other"
 }
 
 // timed ends requests that take longer than a call may.
@@ -123,6 +136,7 @@ func timed(next http.Handler, limit time.Duration) http.Handler {
 // Serve answers on lis until GracefulStop; it returns nil then.
 func (h *HTTP) Serve(lis net.Listener) error {
 	err := error(nil)
+	lis = listener{lis, h.connections}
 	if h.server.TLSConfig != nil {
 		err = h.server.ServeTLS(lis, "", "")
 	} else {
@@ -157,12 +171,15 @@ func (s *Server) scimSession(external string, counts *provisioning.Counts) func(
 			err = fromHere(c, r)
 		}
 		if err != nil {
+			s.refusals.call(r.Context(), scimMethod, err)
 			return nil, scimError(r, err)
 		}
 		ctx := context.WithValue(r.Context(), callerKey{}, c)
 		st, err := s.store(ctx, store)
 		if err != nil {
-			return nil, scimError(r, s.status(ctx, scimMethod, err))
+			err = s.status(ctx, scimMethod, err)
+			s.refusals.call(ctx, scimMethod, err)
+			return nil, scimError(r, err)
 		}
 		base := external
 		if base == "" {

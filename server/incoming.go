@@ -29,13 +29,15 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 	if _, known := methods[info.FullMethodName]; !known {
 		return ctx, nil // no service has it, which gRPC says
 	}
+	began := time.Now()
 	timed := newCall(ctx, nil, tapTime)
 	defer timed.end()
 	c, err := s.admitCaller(timed, info.FullMethodName, info.Header.Get("authorization"))
 	switch status.Code(err) {
 	case codes.OK:
-		return context.WithValue(ctx, callerKey{}, c), nil
+		return s.arriving(ctx, c, info.FullMethodName), nil
 	case codes.Unauthenticated, codes.PermissionDenied, codes.ResourceExhausted:
+		s.ended(ctx, info.FullMethodName, began, err)
 		return nil, err
 	}
 	return ctx, nil
@@ -127,15 +129,22 @@ func (s *Server) RegisterService(d *grpc.ServiceDesc, service any) {
 // incomingStream decodes what a stream brings as incoming messages.
 type incomingStream struct {
 	grpc.ServerStream
-	in incoming
+	in      incoming
+	arrival *arrival
 }
 
 // RecvMsg receives the next message; the one before no longer counts.
 func (s *incomingStream) RecvMsg(message any) error {
 	s.in.done()
 	s.in.message, s.in.err = message, nil
-	if err := s.ServerStream.RecvMsg(&s.in); err != nil {
+	err := s.ServerStream.RecvMsg(&s.in)
+	s.arrival.came()
+	if err != nil {
+		if context.Cause(s.in.ctx) == errLate {
+			return errLate
+		}
 		return err
 	}
+	s.arrival.awaits()
 	return s.in.err
 }

@@ -49,6 +49,9 @@ type Limits struct {
 	Streams int
 	// OpenStreams bounds the streams of all connections together (5,000).
 	OpenStreams int
+	// Connections bounds the connections of clients, over gRPC and HTTP together
+	// (10,000).
+	Connections int
 	// InflightBytes bounds the bytes of requests over 64 KiB that are under way at
 	// once, which take up to fifty times that in memory (32 MiB); more wait, up to
 	// CallTime.
@@ -89,6 +92,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.ListResults, 1000)
 	set(&l.Streams, 1000)
 	set(&l.OpenStreams, 5000)
+	set(&l.Connections, 10_000)
 	set(&l.InflightBytes, 32<<20)
 	if l.CaveatCost == 0 {
 		l.CaveatCost = schema.DefaultCostLimit

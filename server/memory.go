@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
@@ -36,6 +37,18 @@ const (
 // SoftMemoryLimit is what Go's collector should keep to (debug.SetMemoryLimit) in a
 // process that may take limit bytes.
 func SoftMemoryLimit(limit int64) int64 { return limit / 10 * 9 }
+
+// register shows whether calls are refused for want of memory.
+func (g *memoryGuard) register(r prometheus.Registerer) error {
+	return r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "pemba_memory_full", Help: "1 while calls are refused because nearly all of --memory-limit is in use, else 0.",
+	}, func() float64 {
+		if g.full.Load() {
+			return 1
+		}
+		return 0
+	}))
+}
 
 // watch guards until done is closed.
 func (g *memoryGuard) watch(done <-chan struct{}, log *slog.Logger) {

@@ -23,6 +23,8 @@ type metrics struct {
 	calls   map[string]*callMetrics // by method; made once, read without a lock
 	answers [3]prometheus.Counter   // by graph.Outcome
 	reads   [4][2]prometheus.Counter
+	http    *prometheus.CounterVec // by part and status
+	took    *prometheus.HistogramVec
 }
 
 type callMetrics struct {
@@ -43,7 +45,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		Name: "pemba_calls_total", Help: "Calls that ended, by method and gRPC code.",
 	}, []string{"method", "code"})
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "pemba_call_seconds", Help: "How long calls took, from their headers to their answer; streams to their end.",
+		Name: "pemba_call_seconds", Help: "How long calls took of those who may make them, from their headers to their answer; streams to their end.",
 		Buckets: []float64{50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 5, 10, 60},
 	}, []string{"method"})
 	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -52,17 +54,31 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	reads := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "pemba_snapshots_total", Help: "Snapshots that were asked for, by consistency and by whether the store is in memory or read directly.",
 	}, []string{"consistency", "path"})
-	for _, c := range []prometheus.Collector{calls, seconds, answers, reads} {
+	http := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "pemba_http_requests_total", Help: "Requests over HTTP that ended, by what they were for (api, scim, other) and status.",
+	}, []string{"part", "status"})
+	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "pemba_http_seconds", Help: "How long requests over HTTP took, by what they were for; streams to their end.",
+		Buckets: []float64{1e-3, 5e-3, 25e-3, 100e-3, 500e-3, 1, 2.5, 5, 10, 60},
+	}, []string{"part"})
+	for _, c := range []prometheus.Collector{calls, seconds, answers, reads, http, took} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
 	}
-	m := &metrics{calls: map[string]*callMetrics{}}
+	m := &metrics{calls: map[string]*callMetrics{}, http: http, took: took}
 	for method := range methods {
+		if method == scimMethod { // those are requests, not calls
+			continue
+		}
 		name := strings.TrimPrefix(method, "/")
 		m.calls[method] = &callMetrics{
 			ok: calls.WithLabelValues(name, codes.OK.String()), failed: calls.MustCurryWith(prometheus.Labels{"method": name}), seconds: seconds.WithLabelValues(name),
 		}
+	}
+	for _, part := range []string{"api", "scim", "other"} {
+		http.WithLabelValues(part, "200")
+		took.WithLabelValues(part)
 	}
 	for i, name := range []string{"no", "yes", "conditional"} {
 		m.answers[i] = answers.WithLabelValues(name)
@@ -84,10 +100,23 @@ func (m *metrics) called(method string, began time.Time, err error) {
 		if err == nil {
 			c.ok.Inc()
 		} else {
-			c.failed.WithLabelValues(status.Code(err).String()).Inc()
+			code := status.Code(err)
+			c.failed.WithLabelValues(code.String()).Inc()
+			if code == codes.Unauthenticated || code == codes.PermissionDenied {
+				return // strangers must not make calls look fast
+			}
 		}
 		c.seconds.Observe(time.Since(began).Seconds())
 	}
+}
+
+// requested counts a request over HTTP that ended.
+func (m *metrics) requested(part string, code int, began time.Time) {
+	if m == nil {
+		return
+	}
+	m.http.WithLabelValues(part, strconv.Itoa(code)).Inc()
+	m.took.WithLabelValues(part).Observe(time.Since(began).Seconds())
 }
 
 // answered counts answers; errs, where there are any, stand beside them.

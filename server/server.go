@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,8 +79,16 @@ type Server struct {
 	// are open.
 	inflight *semaphore.Weighted
 	streams  atomic.Int64
-	aside    sync.Map // names of stores that this version does not understand
+	// strangers are the open streams of those who need no token.
+	strangers   atomic.Int64
+	connections connections
+	refusals    *refusals
+	aside       sync.Map // names of stores that this version does not understand
 }
+
+// handshakeTime is how long a connection may take to be one: TLS, and the
+// settings of HTTP/2.
+const handshakeTime = 10 * time.Second
 
 // workers are goroutines that stay for the next call, with the stack that calls
 // need. More calls than that at a time get goroutines of their own.
@@ -101,8 +108,15 @@ func New(c Config) (*Server, error) {
 		s.token = sha256.Sum256([]byte(c.Token))
 	}
 	var err error
+	if s.refusals, err = newRefusals(s.log, c.Metrics); err != nil {
+		return nil, err
+	}
+	s.connections = connections{max: int64(s.limits.Connections), refusals: s.refusals}
 	if c.Metrics != nil {
 		if s.metrics, err = newMetrics(c.Metrics); err != nil {
+			return nil, err
+		}
+		if err := errors.Join(s.connections.register(c.Metrics), s.guard.register(c.Metrics)); err != nil {
 			return nil, err
 		}
 	}
@@ -125,6 +139,8 @@ func New(c Config) (*Server, error) {
 		// What is over the limit, but not by far, is refused with its reason.
 		grpc.MaxRecvMsgSize(2*s.limits.RequestBytes),
 		grpc.MaxConcurrentStreams(uint32(s.limits.Streams)),
+		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.ConnectionTimeout(handshakeTime),
 		grpc.WaitForHandlers(true),
 		grpc.ForceServerCodecV2(exactCodec{encoding.GetCodecV2("proto")}),
 		grpc.NumStreamWorkers(workers),
@@ -158,10 +174,11 @@ func New(c Config) (*Server, error) {
 
 // credentials are how gRPC's connections are encrypted, if at all.
 func (s *Server) credentials() credentials.TransportCredentials {
-	if s.config.TLS == nil {
-		return insecure.NewCredentials()
+	kind := insecure.NewCredentials()
+	if s.config.TLS != nil {
+		kind = credentials.NewTLS(s.config.TLS.Config("h2"))
 	}
-	return credentials.NewTLS(s.config.TLS.Config("h2"))
+	return watchedCredentials{kind, s.refusals}
 }
 
 // Serve answers on lis until the Server stops; it returns nil then.
@@ -171,7 +188,7 @@ func (s *Server) Serve(lis net.Listener) error {
 	watch.Go(func() { s.guard.watch(s.ctx.Done(), s.log) })
 	defer watch.Wait()
 	defer s.stop()
-	return s.grpc.Serve(lis)
+	return s.grpc.Serve(listener{lis, &s.connections})
 }
 
 // GracefulStop lets calls under way finish, ends watches, and when ctx ends first
@@ -194,7 +211,7 @@ func (s *Server) GracefulStop(ctx context.Context) {
 
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	began := time.Now()
-	defer func() { s.metrics.called(info.FullMethod, began, err) }()
+	defer func() { s.ended(ctx, info.FullMethod, began, err) }()
 	if s.config.Tracer != nil {
 		traced, end := s.span(ctx, info.FullMethod)
 		ctx = traced
@@ -219,7 +236,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	ctx, began := ss.Context(), time.Now()
-	defer func() { s.metrics.called(info.FullMethod, began, err) }()
+	defer func() { s.ended(ctx, info.FullMethod, began, err) }()
 	if s.config.Tracer != nil {
 		traced, end := s.span(ctx, info.FullMethod)
 		ctx = traced
@@ -230,13 +247,13 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if err != nil {
 		return err
 	}
-	defer s.streams.Add(-1)
-	if s.streams.Add(1) > int64(s.limits.OpenStreams) {
-		return withReason(codes.ResourceExhausted, pembav1.ErrorReason_ERROR_REASON_LIMIT_EXCEEDED,
-			fmt.Sprintf("%d streams are open, as many as the server allows (max-open-streams); end some, or try again later", s.limits.OpenStreams),
-			"limit", "max-open-streams", "maximum", strconv.Itoa(s.limits.OpenStreams))
+	leave, err := s.admitStream(c)
+	if err != nil {
+		return err
 	}
-	received := &incomingStream{ServerStream: ss, in: incoming{Server: s, ctx: ctx}}
+	defer leave()
+	received := &incomingStream{ServerStream: ss, in: incoming{Server: s, ctx: ctx}, arrival: arrivalOf(ctx)}
+	defer received.arrival.came()
 	defer received.in.done()
 	ss = received
 	if isAuthzed(info.FullMethod) {
@@ -249,6 +266,14 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		err = cause
 	}
 	return s.status(ctx, info.FullMethod, err)
+}
+
+// ended counts a call that ended, and tells of it if it was refused.
+func (s *Server) ended(ctx context.Context, method string, began time.Time, err error) {
+	s.metrics.called(method, began, err)
+	if err != nil {
+		s.refusals.call(ctx, method, err)
+	}
 }
 
 // recovered turns a panic into an INTERNAL error: no request ends the server.

@@ -35,6 +35,7 @@ func addLimits(f *pflag.FlagSet, l *server.Limits, k *keeper.Options, d *dispatc
 	count(&l.ListResults, "max-list-results", l.ListResults, "stores or tokens in one answer")
 	count(&l.Streams, "max-streams", l.Streams, "calls under way on one connection")
 	count(&l.OpenStreams, "max-open-streams", l.OpenStreams, "streams of all connections together")
+	count(&l.Connections, "max-connections", l.Connections, "connections of clients, over gRPC and HTTP together; more are closed")
 	count(&l.InflightBytes, "max-inflight-bytes", l.InflightBytes, "bytes of requests over 64 KiB under way at once; more wait")
 	f.Uint64Var(&l.CaveatCost, "max-caveat-cost", l.CaveatCost, "cost of one caveat's evaluation, in units of CEL")
 	withEnv(f, "max-caveat-cost", limitVariable("max-caveat-cost"))

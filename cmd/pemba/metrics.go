@@ -59,7 +59,7 @@ func (o *observed) serve(k *keeper.Keeper, c *dispatch.Cache, log *slog.Logger) 
 		return
 	}
 	o.registry.MustRegister(&state{keeper: k, cache: c})
-	o.server = &http.Server{Handler: o.handler(), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+	o.server = &http.Server{Handler: o.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	go o.server.Serve(o.listen)
 }

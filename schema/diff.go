@@ -106,7 +106,11 @@ func Diff(old, new *Schema) []Difference {
 		}
 	}
 	if a, b := old.Directory, new.Directory; len(old.Definitions) > 0 && a.String() != b.String() {
-		d.add(Difference{Kind: DirectoryChanged, Type: b.User, Old: a.String(), New: b.String(), Why: "users and groups made from now on follow it; types and relation cannot change while there are any"})
+		x := Difference{Kind: DirectoryChanged, Type: b.User, Old: a.String(), New: b.String(), Why: "those that SCIM creates from now on take their ids so"}
+		if a.User != b.User || a.Group != b.Group || a.Member != b.Member {
+			x.Breaking, x.Why = true, "refused while there are users or groups of the old types"
+		}
+		d.add(x)
 	}
 	d.caveats(old, new)
 	slices.SortStableFunc(d.out, func(a, b Difference) int {

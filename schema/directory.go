@@ -2,6 +2,7 @@ package schema
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -62,6 +63,46 @@ func (c *compiler) directory() {
 		c.checkMember(&d.Directory)
 	}
 	c.schema.Directory = d.Directory
+}
+
+// nearMark finds what is meant as a mark, in whatever case.
+var nearMark = regexp.MustCompile(`(?i)^pemba[ \t]*:[ \t]*(users|groups)\b`)
+
+// lintMarks warns of marks that mark nothing: in other letters, or not above a
+// definition.
+func (c *compiler) lintMarks() {
+	for _, f := range c.program.files {
+		for i, decl := range f.Declarations {
+			n := decl.node()
+			if i == len(f.Declarations)-1 {
+				c.lintMark(decl, f.Comments, n.Pos, false)
+			}
+			d, ok := decl.(*DefinitionDecl)
+			definition := ok && !d.Partial
+			c.lintMark(decl, n.Leading, n.Pos, definition)
+			c.lintMark(decl, n.Trailing, n.Pos, false)
+			if ok {
+				c.lintMark(decl, d.Comments, n.Pos, false)
+				for _, s := range d.Statements {
+					c.lintMark(s, append(slices.Clone(s.node().Leading), s.node().Trailing...), s.node().Pos, false)
+				}
+			}
+		}
+	}
+}
+
+func (c *compiler) lintMark(owner interface{ node() *Node }, comments []Comment, pos Position, reads bool) {
+	for _, comment := range comments {
+		for line := range strings.Lines(comment.Text) {
+			line = strings.Trim(line, "/* \t\r\n")
+			near := nearMark.FindString(line)
+			if near == "" || reads && strings.HasPrefix(line, directoryMark) {
+				continue
+			}
+			c.warn(owner, pos, near, "idle-mark", fmt.Sprintf("the comment says %s and marks nothing", quote(near)),
+				"write // pemba:users or // pemba:groups, in small letters, on a line of its own above the definition")
+		}
+	}
 }
 
 // mark reads one line such as "pemba:groups member=belongs".

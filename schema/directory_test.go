@@ -50,3 +50,69 @@ func TestDirectory(t *testing.T) {
 		}
 	}
 }
+
+// What is meant as a mark and marks nothing is a warning.
+func TestAMarkThatMarksNothingIsAWarning(t *testing.T) {
+	for text, want := range map[string]int{
+		"// pemba:users\ndefinition user {}":                                                     0,
+		"// about pemba:users in general\ndefinition user {}":                                    0,
+		"// PEMBA:users\ndefinition user {}":                                                     1,
+		"// Pemba:Users id=userName\ndefinition user {}":                                         1,
+		"/* pemba : groups */\ndefinition user {}":                                               1,
+		"// PEMBA:users\n// ignore-warning: idle-mark\ndefinition user {}":                       0,
+		"definition user {} // pemba:users\ndefinition x {}":                                     1,
+		"definition user {} // pemba:users":                                                      1,
+		"definition user {\n// pemba:users\n}":                                                   1,
+		"definition user {\n// pemba:groups\nrelation boss: user\n}":                             1,
+		"definition user {\nrelation boss: user // pemba:groups\n}":                              1,
+		"// pemba:users\ncaveat c(a int) { a > 0 }\ndefinition user { relation x: user with c }": 1,
+	} {
+		_, warnings, err := schema.Compile(schema.Source{Name: "s.zed", Text: text}, nil, schema.Options{})
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		n := 0
+		for _, w := range warnings {
+			if w.Code == "idle-mark" {
+				n++
+			}
+		}
+		if n != want {
+			t.Errorf("%q: %d warnings, want %d: %v", text, n, want, warnings)
+		}
+	}
+}
+
+// Another type or relation for users, groups or members breaks; another source of
+// ids does not.
+func TestAChangedMarkIsADifference(t *testing.T) {
+	const people = "definition person {}\ndefinition user {}\ndefinition group { relation member: user | person\n relation owner: user | person }\n"
+	compile := func(marks string) *schema.Schema {
+		t.Helper()
+		s, _, err := schema.Compile(schema.Source{Name: "s.zed", Text: marks + people}, nil, schema.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for _, c := range []struct {
+		from, to string
+		breaking bool
+	}{
+		{"", "// pemba:users\n", true}, {"// pemba:users\n", "", true}, {"// pemba:users\n", "// pemba:users id=userName\n", false},
+	} {
+		found := schema.Diff(compile(c.from), compile(c.to))
+		n := 0
+		for _, d := range found {
+			if d.Kind == schema.DirectoryChanged {
+				n++
+				if d.Breaking != c.breaking || d.Why == "" {
+					t.Errorf("%q to %q: %s", c.from, c.to, d)
+				}
+			}
+		}
+		if n != 1 {
+			t.Errorf("%q to %q: %v", c.from, c.to, found)
+		}
+	}
+}

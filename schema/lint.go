@@ -28,6 +28,7 @@ func (c *compiler) warn(owner interface{ node() *Node }, pos Position, token, co
 // lint finds what is legal but surely a mistake. The schema has no error.
 func (c *compiler) lint() {
 	c.lintFlags()
+	c.lintMarks()
 	c.lintUnused()
 	left := maxSteps
 	for _, r := range c.order {

@@ -63,7 +63,7 @@ func (a *app) directoryApplyCommand(plan bool) *cobra.Command {
 		f.StringVar(&start.Reason, "reason", "", "why, for the history")
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
-		entries, err := a.readDirectory(args[0])
+		entries, err := a.readDirectory(args[0], sync.OnceValue(c.identityTypes(ctx)))
 		if err != nil {
 			return err
 		}

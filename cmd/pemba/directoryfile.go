@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,7 @@ type directoryFile struct {
 // readDirectory reads a directory, in the order in which it is sent. What it
 // cannot take is an error that names it: what would be overlooked in a file would
 // be removed from the store.
-func (a *app) readDirectory(path string) ([]*pb.DirectoryEntry, error) {
+func (a *app) readDirectory(path string, types identityTypes) ([]*pb.DirectoryEntry, error) {
 	text, err := a.read(path)
 	if err != nil {
 		return nil, err
@@ -36,7 +37,7 @@ func (a *app) readDirectory(path string) ([]*pb.DirectoryEntry, error) {
 	}
 	var entries []*pb.DirectoryEntry
 	if err == nil {
-		entries, err = file.entries()
+		entries, err = file.entries(types)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -253,7 +254,7 @@ func yamlValue(n *yaml.Node, what string) (any, error) {
 }
 
 // entries are the directory as it is sent.
-func (f *directoryFile) entries() (entries []*pb.DirectoryEntry, err error) {
+func (f *directoryFile) entries(types identityTypes) (entries []*pb.DirectoryEntry, err error) {
 	wire := func(noun, id string, attributes map[string]any) *structpb.Struct {
 		s, failed := structpb.NewStruct(attributes)
 		if failed != nil && err == nil {
@@ -266,7 +267,7 @@ func (f *directoryFile) entries() (entries []*pb.DirectoryEntry, err error) {
 	}
 	var memberships []*pb.DirectoryEntry
 	for _, id := range slices.Sorted(maps.Keys(f.groups)) {
-		members, err := f.membersOf(id)
+		members, err := f.membersOf(id, types)
 		if err != nil {
 			return nil, fmt.Errorf("group %q: %w", id, err)
 		}
@@ -280,7 +281,7 @@ func (f *directoryFile) entries() (entries []*pb.DirectoryEntry, err error) {
 
 // membersOf takes the members out of a group's attributes, in the order in which
 // they are sent.
-func (f *directoryFile) membersOf(group string) ([]*pb.Member, error) {
+func (f *directoryFile) membersOf(group string, types identityTypes) ([]*pb.Member, error) {
 	given := f.groups[group]["members"]
 	delete(f.groups[group], "members")
 	list, isList := given.([]any)
@@ -298,13 +299,26 @@ func (f *directoryFile) membersOf(group string) ([]*pb.Member, error) {
 		}
 		texts[text] = true
 	}
-	members, err := parseMembers(slices.Sorted(maps.Keys(texts))) // group: comes before user:
-	for _, m := range members {
+	members, err := parseMembers(slices.Sorted(maps.Keys(texts)), types)
+	slices.SortStableFunc(members, compareMembers)
+	for i, m := range members {
+		if i > 0 && compareMembers(members[i-1], m) == 0 {
+			return nil, fmt.Errorf("member %s is named twice", memberText(m))
+		}
 		if f.users[m.GetUser()] == nil && f.groups[m.GetGroup()] == nil {
 			return nil, fmt.Errorf("its member %s is not in the directory", memberText(m))
 		}
 	}
 	return members, err
+}
+
+// compareMembers orders members as a directory is sent: groups, then users, by their
+// ids.
+func compareMembers(a, b *pb.Member) int {
+	if (a.GetGroup() == "") != (b.GetGroup() == "") {
+		return cmp.Compare(a.GetUser(), b.GetUser()) // groups have none
+	}
+	return cmp.Or(cmp.Compare(a.GetGroup(), b.GetGroup()), cmp.Compare(a.GetUser(), b.GetUser()))
 }
 
 // checkNames refuses two users, or two groups, with one name that nobody shares.

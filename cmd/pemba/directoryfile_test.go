@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/pembadb/pemba/schema"
 )
 
 // TestADirectoryFileIsReadWholeOrNotAtAll: whatever in a file would be overlooked,
@@ -47,7 +49,7 @@ func TestADirectoryFileIsReadWholeOrNotAtAll(t *testing.T) {
 	} {
 		a := &app{}
 		a.in = strings.NewReader(text)
-		_, err := a.readDirectory("-")
+		_, err := a.readDirectory("-", schema.UsualDirectory)
 		if err == nil || !strings.HasPrefix(err.Error(), "-: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
@@ -74,7 +76,7 @@ groups: {}
 	if bob["userName"] != "1e3" || bob["title"] != "2026-01-31" || bob["nickName"] != nil {
 		t.Errorf("bob is %v", bob)
 	}
-	if _, err := f.entries(); err != nil {
+	if _, err := f.entries(schema.UsualDirectory); err != nil {
 		t.Error(err)
 	}
 }

@@ -35,7 +35,7 @@ pemba access-report --user USER --at TIME.`,
 		Args: takes("USER"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
-		id, err := parseUser(args[0])
+		id, err := c.parseUser(ctx, args[0])
 		if err != nil {
 			return err
 		}

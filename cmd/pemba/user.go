@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/pembadb/pemba/proto/pemba/v1"
-	"github.com/pembadb/pemba/tuple"
 )
 
 func (a *app) userCommand() *cobra.Command {
@@ -43,24 +42,6 @@ func (a *app) userCommand() *cobra.Command {
 				r, err := c.users.EraseUser(ctx, &pb.EraseUserRequest{Store: c.store, Id: user, RequestId: id, Reason: reason})
 				return r.GetZookie(), err
 			}))
-}
-
-// parseUser is the id of a user written as user:ID, whatever type stands for users
-// in the schema.
-func parseUser(text string) (string, error) { return parseIdentity("user", text) }
-
-func parseIdentity(noun, text string) (string, error) {
-	id, ok := strings.CutPrefix(text, noun+":")
-	if !ok {
-		return "", usagef("%q is no %s; write %s:ID", text, noun, noun)
-	}
-	if id == tuple.Wildcard {
-		return "", usagef("%s stands for everybody, and is no %s; write %s:ID", text, noun, noun)
-	}
-	if err := (tuple.Object{Type: noun, ID: id}).Check(); err != nil {
-		return "", usage(err)
-	}
-	return id, nil
 }
 
 func userStateText(s pb.UserState) string {
@@ -106,7 +87,7 @@ func (a *app) userShowCommand() *cobra.Command {
 		Args:    takes("USER"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
-		id, err := parseUser(args[0])
+		id, err := c.parseUser(ctx, args[0])
 		if err != nil {
 			return err
 		}
@@ -195,7 +176,7 @@ func (a *app) userCreateCommand() *cobra.Command {
 		if given.userName == "" {
 			return usagef("give the name that the user signs in with: --user-name NAME")
 		}
-		if r.Id, err = parseUser(args[0]); err != nil {
+		if r.Id, err = c.parseUser(ctx, args[0]); err != nil {
 			return err
 		}
 		if r.Attributes, err = given.wire(cmd.Flags()); err != nil {
@@ -225,7 +206,7 @@ func (a *app) userUpdateCommand() *cobra.Command {
 		Args: takes("USER"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) (err error) {
-		if r.Id, err = parseUser(args[0]); err != nil {
+		if r.Id, err = c.parseUser(ctx, args[0]); err != nil {
 			return err
 		}
 		if r.Attributes, err = given.wire(cmd.Flags()); err != nil {
@@ -270,7 +251,7 @@ func (a *app) userChangeCommand(verb, short, long string, change func(ctx contex
 		Args:    takes("USER"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
-		user, err := parseUser(args[0])
+		user, err := c.parseUser(ctx, args[0])
 		if err != nil {
 			return err
 		}

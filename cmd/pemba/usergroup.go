@@ -55,32 +55,6 @@ func (a *app) groupCommand() *cobra.Command {
 			}))
 }
 
-// parseGroup is the id of a group written as group:ID, whatever type stands for
-// groups in the schema.
-func parseGroup(text string) (string, error) { return parseIdentity("group", text) }
-
-// parseMembers reads users and groups.
-func parseMembers(texts []string) (list []*pb.Member, err error) {
-	for _, text := range texts {
-		m := &pb.Member{}
-		if strings.HasPrefix(text, "group:") {
-			id, err := parseGroup(text)
-			if err != nil {
-				return nil, err
-			}
-			m.Member = &pb.Member_Group{Group: id}
-		} else if id, err := parseUser(text); err == nil {
-			m.Member = &pb.Member_User{User: id}
-		} else if strings.HasPrefix(text, "user:") {
-			return nil, err
-		} else {
-			return nil, usagef("%q is no member; write user:ID or group:ID", text)
-		}
-		list = append(list, m)
-	}
-	return list, nil
-}
-
 func memberText(m *pb.Member) string {
 	if id := m.GetGroup(); id != "" {
 		return "group:" + id
@@ -126,10 +100,10 @@ func (a *app) groupCreateCommand() *cobra.Command {
 		if given.displayName == "" {
 			return usagef("give the name to show: --display-name NAME")
 		}
-		if r.Id, err = parseGroup(args[0]); err != nil {
+		if r.Id, err = c.parseGroup(ctx, args[0]); err != nil {
 			return err
 		}
-		if r.Members, err = parseMembers(args[1:]); err != nil {
+		if r.Members, err = c.parseMembers(ctx, args[1:]); err != nil {
 			return err
 		}
 		if r.Attributes, err = given.wire(cmd.Flags()); err != nil {
@@ -158,7 +132,7 @@ func (a *app) groupUpdateCommand() *cobra.Command {
 		Args:    takes("GROUP"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) (err error) {
-		if r.Id, err = parseGroup(args[0]); err != nil {
+		if r.Id, err = c.parseGroup(ctx, args[0]); err != nil {
 			return err
 		}
 		if r.Attributes, err = given.wire(cmd.Flags()); err != nil {
@@ -191,7 +165,7 @@ func (a *app) groupShowCommand() *cobra.Command {
 		Args:    takes("GROUP"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
-		id, err := parseGroup(args[0])
+		id, err := c.parseGroup(ctx, args[0])
 		if err != nil {
 			return err
 		}
@@ -251,7 +225,7 @@ func (a *app) groupMembersCommand() *cobra.Command {
 		Args:    takes("GROUP"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
-		id, err := parseGroup(args[0])
+		id, err := c.parseGroup(ctx, args[0])
 		if err != nil {
 			return err
 		}
@@ -290,7 +264,7 @@ func (a *app) groupChangeCommand(verb, short, long string, change func(ctx conte
 		Args:    takes("GROUP"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
-		of, err := parseGroup(args[0])
+		of, err := c.parseGroup(ctx, args[0])
 		if err != nil {
 			return err
 		}
@@ -319,11 +293,11 @@ func (a *app) groupJoinCommand(verb, short, long string, join func(ctx context.C
 		Args:    takesMembers,
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) error {
-		of, err := parseGroup(args[0])
+		of, err := c.parseGroup(ctx, args[0])
 		if err != nil {
 			return err
 		}
-		members, err := parseMembers(args[1:])
+		members, err := c.parseMembers(ctx, args[1:])
 		if err != nil {
 			return err
 		}

@@ -218,6 +218,12 @@ func (j *judgement) directoryStays(next schema.Directory) error {
 	return j.noneOf(now.Group, now.Group != next.Group || now.Member != next.Member)
 }
 
+// otherPeople is a [datastore.ErrOrphans] about users and groups, not about
+// relationships.
+type otherPeople struct{ error }
+
+func (e otherPeople) Unwrap() []error { return []error{datastore.ErrOrphans, e.error} }
+
 // noneOf refuses a schema while there are identities of a type.
 func (j *judgement) noneOf(typ string, changes bool) error {
 	if !changes {
@@ -232,7 +238,7 @@ func (j *judgement) noneOf(typ string, changes bool) error {
 	}); err != nil || one == nil {
 		return err
 	}
-	return datastore.With(fmt.Errorf("%w: it says otherwise than before what users, groups and their members are, and there are such, for example %s; delete them first, or keep the marks", datastore.ErrOrphans, one),
+	return datastore.With(otherPeople{fmt.Errorf("the schema says otherwise than before which types and relation stand for users, groups and their members, and there are some, for example %s; delete them first, or keep the marks `// pemba:users` and `// pemba:groups` as they are", one)},
 		"count", "1", "example", one.String())
 }
 

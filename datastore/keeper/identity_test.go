@@ -3,6 +3,7 @@ package keeper_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/pembadb/pemba/datastore"
@@ -73,5 +74,23 @@ func TestARequestIsNoneWithOtherAttributes(t *testing.T) {
 	}
 	if _, err := k.Write(bg, datastore.Default, put(`{"userName":"eve"}`)); !errors.Is(err, datastore.ErrRequestReused) {
 		t.Errorf("the id with other attributes gives %v", err)
+	}
+}
+
+// A schema that makes others of users and groups is refused in words about them.
+func TestASchemaThatRenamesUsersIsRefused(t *testing.T) {
+	k := openWithSchema(t, memory.New(), keeper.Options{})
+	apply := func(text string) error {
+		_, err := k.Write(bg, datastore.Default, datastore.Request{Schema: &datastore.SchemaUpdate{Text: text}})
+		return err
+	}
+	const both = "definition user {}\ndefinition group { relation member: user }\n"
+	if err := apply(both + "definition person {}"); err != nil {
+		t.Fatal(err)
+	}
+	write(t, k, datastore.Request{Identities: []datastore.IdentityUpdate{{Object: tuple.Object{Type: "user", ID: "ada"}, Kind: datastore.User, State: datastore.Active, Attributes: `{"userName":"ada"}`}}})
+	err := apply(both + "// pemba:users\ndefinition person {}")
+	if !errors.Is(err, datastore.ErrOrphans) || strings.Contains(err.Error(), "relationships") || !strings.Contains(err.Error(), "user:ada") || !strings.Contains(err.Error(), "pemba:users") {
+		t.Errorf("users become persons: %v", err)
 	}
 }

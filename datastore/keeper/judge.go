@@ -435,10 +435,10 @@ func (j *judgement) applySchema(u *datastore.SchemaUpdate) error {
 		j.nothing, j.schema.Changed = true, false
 		return nil
 	}
-	if err := j.orphans(compiled); err != nil {
+	if err := j.directoryStays(compiled.Directory); err != nil {
 		return err
 	}
-	if err := j.directoryStays(compiled.Directory); err != nil {
+	if err := j.orphans(compiled); err != nil {
 		return err
 	}
 	if u.DryRun {

@@ -24,7 +24,7 @@ type StoreID uint64
 
 // Stores that every datastore has from the start.
 const (
-	System  StoreID = 1 // holds the history of stores and tokens
+	System  StoreID = 1 // holds the history of stores, tokens and grants
 	Default StoreID = 2 // the store named "default"
 )
 
@@ -396,6 +396,10 @@ type Request struct {
 	CreateToken *Token
 	RevokeToken string
 	RotateToken *Rotation `json:",omitempty"`
+	// AddGrant grants a role, or gives a grant that there is another end;
+	// RemoveGrant takes it back, whatever its end.
+	AddGrant    *Grant `json:",omitempty"`
+	RemoveGrant *Grant `json:",omitempty"`
 }
 
 // SchemaOutcome is what a SchemaUpdate came to, or would with DryRun.
@@ -469,9 +473,9 @@ type Datastore interface {
 	// Tokens reads the tokens in force; TokenByHash finds one.
 	Tokens(ctx context.Context) ([]Token, error)
 	TokenByHash(ctx context.Context, hash [32]byte) (Token, bool, error)
-	// HadTokens reports whether a token was ever made: who revokes the last one
-	// does not open what it guarded.
-	HadTokens(ctx context.Context) (bool, error)
+	// Guarded reports whether a token or a grant was ever made: who revokes the last
+	// one does not open what it guarded.
+	Guarded(ctx context.Context) (bool, error)
 	// Head returns a store's head, without making it resident.
 	Head(ctx context.Context, store StoreID) (Head, error)
 	// Oldest returns the oldest revision whose change is kept: 1 unless the history

@@ -18,13 +18,14 @@ var (
 	// ErrNoIdentity says that there never was a user or group of that id.
 	ErrNoIdentity     = errors.New("there is no such user or group")
 	ErrNotFound       = errors.New("does not exist")
+	ErrNoGrant        = errors.New("there is none")
 	ErrPrecondition   = errors.New("a precondition does not hold")
 	ErrRequestReused  = errors.New("the request id was used before for another request")
 	ErrTooLarge       = errors.New("over the limit")
 	ErrDuplicate      = errors.New("named twice in one request")
 	ErrName           = fmt.Errorf("%w", ErrInvalid) // because of a name
 	ErrProtected      = errors.New("the store is protected")
-	ErrReadOnlySystem = fmt.Errorf("%w: the store system holds only stores and tokens", ErrProtected)
+	ErrReadOnlySystem = fmt.Errorf("%w: the store system holds only stores, tokens and grants", ErrProtected)
 )
 
 // factual is an error with facts.

@@ -5,12 +5,15 @@ import "time"
 // Token is an API token; its secret is known only by its hash.
 type Token struct {
 	Name    string
-	Role    string
+	Role    string  // empty: it has only what is granted to it
 	Store   string  // store name; empty for all
 	StoreID StoreID // zero for all
 	Hash    [32]byte
 	Created time.Time // when its secret was made
 	Actor   string    // who made that
+	// Types, where a token is made, narrow its role to objects of these types: it
+	// gets a [Grant] for each instead of a role of its own. They are not stored.
+	Types []string `json:",omitempty"`
 	// Expires is when it ends; zero: never.
 	Expires time.Time `json:",omitzero"`
 	// Older is the hash of the secret before, which is valid until OlderUntil; zero:

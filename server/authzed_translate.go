@@ -27,9 +27,11 @@ import (
 // requests cannot name a store, asks for another one than `default`.
 const storeKey = "pemba-store"
 
+func storeKeys(ctx context.Context) []string { return metadata.ValueFromIncomingContext(ctx, storeKey) }
+
 // authzedStore is the store that a call of authzed.api.v1 is about.
 func (s *Server) authzedStore(ctx context.Context) (datastore.Store, error) {
-	given := metadata.ValueFromIncomingContext(ctx, storeKey)
+	given := storeKeys(ctx)
 	if len(given) > 1 {
 		return datastore.Store{}, withReason(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_STORE,
 			"the metadata key "+storeKey+" names more than one store; name one")

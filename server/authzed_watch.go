@@ -62,7 +62,7 @@ func (s *authzedWatches) beginAuthzed(ctx context.Context, r *authzedv1.WatchReq
 	if err != nil {
 		return nil, err
 	}
-	if err := mayRead(ctx, st, authzedv1.WatchService_Watch_FullMethodName); err != nil {
+	if err := mayWatch(ctx, st, authzedv1.WatchService_Watch_FullMethodName); err != nil {
 		return nil, err
 	}
 	w := &authzedWatch{Server: s.Server, out: out, store: st, types: r.OptionalObjectTypes, sent: time.Now()}

@@ -4,12 +4,18 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 
 	"github.com/pembadb/pemba/datastore"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
@@ -17,11 +23,37 @@ import (
 
 // caller is who makes a request.
 type caller struct {
-	name  string // the actor in the history
-	role  pembav1.Role
-	store datastore.StoreID // zero for all
-	// token is the hash of the caller's token; nil where it cannot be revoked.
-	token *[32]byte
+	name   string // the actor in the history
+	person person // zero for who needs no rights: the server's own token, and anonymous
+	rights *rights
+	needs  powers // what the method called takes
+	proof  proof
+	// cleared is the store in which the request is one that the caller's types allow.
+	cleared datastore.StoreID
+	// judged tells that every message of the request is judged as it comes.
+	judged bool
+	used   *used // of a stream; nil otherwise
+}
+
+// proof is how a caller showed who they are: a secret, by its hash, the claims of an
+// identity provider's token, or a certificate.
+type proof struct {
+	token  *[32]byte
+	role   string // the token's own
+	claims *claims
+}
+
+// used is what a stream is about, so that it ends when its caller may no longer.
+type used struct {
+	store datastore.StoreID
+	types []string
+}
+
+func (u *used) add(types []string) {
+	const most = 100 // of an import nobody waits for an end
+	if u != nil && len(u.types) < most {
+		u.types = append(u.types, types...)
+	}
 }
 
 type callerKey struct{}
@@ -33,132 +65,19 @@ func callerOf(ctx context.Context) caller {
 	return caller{}
 }
 
-// Roles, by what they may do beyond the ones before.
-const (
-	checker     = pembav1.Role_ROLE_CHECKER
-	reader      = pembav1.Role_ROLE_READER
-	writer      = pembav1.Role_ROLE_WRITER
-	schemaAdmin = pembav1.Role_ROLE_SCHEMA_ADMIN
-	provisioner = pembav1.Role_ROLE_PROVISIONER
-	auditor     = pembav1.Role_ROLE_AUDITOR
-	admin       = pembav1.Role_ROLE_ADMIN
-)
-
-// Every role but checker includes reader, and reader includes checker.
-var (
-	readers = []pembav1.Role{reader, writer, schemaAdmin, provisioner, auditor}
-	askers  = append([]pembav1.Role{checker}, readers...)
-)
-
-// methods says which roles may call which method; admin may call all. A method
-// that is missing here is refused. Methods without roles are open to everybody.
-var methods = map[string][]pembav1.Role{
-	"/pemba.v1.PermissionService/Check":           askers,
-	"/pemba.v1.PermissionService/BulkCheck":       askers,
-	"/pemba.v1.PermissionService/ListPermissions": askers,
-	"/pemba.v1.PermissionService/LookupResources": askers,
-	"/pemba.v1.PermissionService/LookupSubjects":  askers,
-	"/pemba.v1.PermissionService/Expand":          readers,
-	"/pemba.v1.PermissionService/Explain":         readers,
-
-	"/pemba.v1.RelationshipService/ReadRelationships":   readers,
-	"/pemba.v1.RelationshipService/ExportRelationships": readers,
-	"/pemba.v1.RelationshipService/WriteRelationships":  {writer},
-	"/pemba.v1.RelationshipService/DeleteRelationships": {writer},
-	"/pemba.v1.RelationshipService/ImportRelationships": {writer},
-
-	"/pemba.v1.SchemaService/GetSchema":     readers,
-	"/pemba.v1.SchemaService/ReflectSchema": readers,
-	"/pemba.v1.SchemaService/DiffSchema":    readers,
-	"/pemba.v1.SchemaService/ApplySchema":   {schemaAdmin},
-
-	"/pemba.v1.WatchService/Watch":         readers,
-	"/pemba.v1.HistoryService/ReadHistory": {auditor},
-	"/pemba.v1.AuditService/GetPosition":   {auditor},
-	"/pemba.v1.AuditService/ReportAccess":  {auditor},
-	"/pemba.v1.StoreService/VerifyStore":   {auditor},
-	"/pemba.v1.StoreService/ListStores":    readers,
-	"/pemba.v1.StoreService/CreateStore":   {admin},
-	"/pemba.v1.StoreService/DeleteStore":   {admin},
-	"/pemba.v1.StoreService/BackupStore":   {admin},
-	"/pemba.v1.StoreService/RestoreStore":  {admin},
-	"/pemba.v1.TokenService/CreateToken":   {admin},
-	"/pemba.v1.TokenService/RotateToken":   {admin},
-	"/pemba.v1.TokenService/ListTokens":    {auditor},
-	"/pemba.v1.TokenService/RevokeToken":   {admin},
-
-	scimMethod:                                      {provisioner},
-	"/pemba.v1.ProvisioningService/GetUser":         {provisioner, auditor},
-	"/pemba.v1.ProvisioningService/ListUsers":       {provisioner, auditor},
-	"/pemba.v1.ProvisioningService/GetGroup":        {provisioner, auditor},
-	"/pemba.v1.ProvisioningService/ListGroups":      {provisioner, auditor},
-	"/pemba.v1.ProvisioningService/ListMembers":     {provisioner, auditor},
-	"/pemba.v1.ProvisioningService/CreateUser":      {provisioner},
-	"/pemba.v1.ProvisioningService/UpdateUser":      {provisioner},
-	"/pemba.v1.ProvisioningService/SuspendUser":     {provisioner},
-	"/pemba.v1.ProvisioningService/ReactivateUser":  {provisioner},
-	"/pemba.v1.ProvisioningService/DeleteUser":      {provisioner},
-	"/pemba.v1.ProvisioningService/EraseUser":       {provisioner},
-	"/pemba.v1.ProvisioningService/Offboard":        {provisioner},
-	"/pemba.v1.ProvisioningService/CreateGroup":     {provisioner},
-	"/pemba.v1.ProvisioningService/UpdateGroup":     {provisioner},
-	"/pemba.v1.ProvisioningService/SuspendGroup":    {provisioner},
-	"/pemba.v1.ProvisioningService/ReactivateGroup": {provisioner},
-	"/pemba.v1.ProvisioningService/DeleteGroup":     {provisioner},
-	"/pemba.v1.ProvisioningService/EraseGroup":      {provisioner},
-	"/pemba.v1.ProvisioningService/AddMembers":      {provisioner},
-	"/pemba.v1.ProvisioningService/RemoveMembers":   {provisioner},
-	"/pemba.v1.ProvisioningService/ReplaceMembers":  {provisioner},
-	"/pemba.v1.ProvisioningService/ApplyDirectory":  {provisioner},
-
-	"/authzed.api.v1.PermissionsService/CheckPermission":         askers,
-	"/authzed.api.v1.PermissionsService/CheckBulkPermissions":    askers,
-	"/authzed.api.v1.PermissionsService/LookupResources":         askers,
-	"/authzed.api.v1.PermissionsService/LookupSubjects":          askers,
-	"/authzed.api.v1.PermissionsService/ExpandPermissionTree":    readers,
-	"/authzed.api.v1.PermissionsService/ReadRelationships":       readers,
-	"/authzed.api.v1.PermissionsService/ExportBulkRelationships": readers,
-	"/authzed.api.v1.PermissionsService/WriteRelationships":      {writer},
-	"/authzed.api.v1.PermissionsService/DeleteRelationships":     {writer},
-	"/authzed.api.v1.PermissionsService/ImportBulkRelationships": {writer},
-
-	"/authzed.api.v1.SchemaService/ReadSchema":            readers,
-	"/authzed.api.v1.SchemaService/ReflectSchema":         readers,
-	"/authzed.api.v1.SchemaService/ComputablePermissions": readers,
-	"/authzed.api.v1.SchemaService/DependentRelations":    readers,
-	"/authzed.api.v1.SchemaService/DiffSchema":            readers,
-	"/authzed.api.v1.SchemaService/WriteSchema":           {schemaAdmin},
-	"/authzed.api.v1.WatchService/Watch":                  readers,
-
-	"/authzed.api.v1.ExperimentalService/BulkCheckPermission":                       askers,
-	"/authzed.api.v1.ExperimentalService/BulkExportRelationships":                   readers,
-	"/authzed.api.v1.ExperimentalService/BulkImportRelationships":                   {writer},
-	"/authzed.api.v1.ExperimentalService/ExperimentalReflectSchema":                 readers,
-	"/authzed.api.v1.ExperimentalService/ExperimentalComputablePermissions":         readers,
-	"/authzed.api.v1.ExperimentalService/ExperimentalDependentRelations":            readers,
-	"/authzed.api.v1.ExperimentalService/ExperimentalDiffSchema":                    readers,
-	"/authzed.api.v1.ExperimentalService/ExperimentalRegisterRelationshipCounter":   readers,
-	"/authzed.api.v1.ExperimentalService/ExperimentalCountRelationships":            readers,
-	"/authzed.api.v1.ExperimentalService/ExperimentalUnregisterRelationshipCounter": readers,
-
-	"/grpc.health.v1.Health/Check":                                   nil,
-	"/grpc.health.v1.Health/List":                                    nil,
-	"/grpc.health.v1.Health/Watch":                                   nil,
-	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      nil,
-	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": nil,
+// what is the caller as errors name them.
+func (c *caller) what() string {
+	switch c.person.caller.Kind {
+	case datastore.CallerToken:
+		return fmt.Sprintf("token %q", c.name)
+	case "":
+		return "caller " + c.name
+	}
+	return fmt.Sprintf("caller %q", c.name)
 }
 
-// acrossStores are methods about the whole server: a token for one store cannot
-// call them.
-var acrossStores = map[string]bool{
-	"/pemba.v1.StoreService/CreateStore":  true,
-	"/pemba.v1.StoreService/DeleteStore":  true,
-	"/pemba.v1.StoreService/RestoreStore": true,
-	"/pemba.v1.TokenService/CreateToken":  true,
-	"/pemba.v1.TokenService/RotateToken":  true,
-	"/pemba.v1.TokenService/ListTokens":   true,
-	"/pemba.v1.TokenService/RevokeToken":  true,
-}
+// may reports whether the caller may do something with a store as a whole.
+func (c *caller) may(store datastore.StoreID, p powers) bool { return c.rights.on(store)&p == p }
 
 // known is the caller whom tap found, or finds him.
 func (s *Server) known(ctx context.Context, method string) (*caller, error) {
@@ -168,51 +87,100 @@ func (s *Server) known(ctx context.Context, method string) (*caller, error) {
 	return s.admitCaller(ctx, method, metadata.ValueFromIncomingContext(ctx, "authorization"))
 }
 
-// authenticate finds out who calls, from the values of the authorization metadata,
-// and whether they may call method.
+// authenticate finds out who calls, from the values of the authorization metadata
+// or the connection's certificate, and whether they may call method anywhere.
 func (s *Server) authenticate(ctx context.Context, method string, given []string) (*caller, error) {
-	roles, known := methods[method]
-	if known && roles == nil {
+	needs, listed := methods[method]
+	if listed && needs == open {
 		return &caller{}, nil
 	}
 	c, err := s.caller(ctx, given)
 	if err != nil {
 		return nil, s.status(ctx, method, err)
 	}
-	allowed := known && c.role == admin
-	for _, r := range roles {
-		allowed = allowed || r == c.role
+	c.needs = needs
+	if needs == known {
+		return c, nil
 	}
-	if !allowed {
-		return nil, tooWeak(c, method)
+	if !listed || c.rights.any&needs == 0 {
+		return nil, tooWeak(c, method, needs)
 	}
-	if c.store != 0 && acrossStores[method] {
+	if acrossStores[method] && c.rights.all&needs == 0 {
 		return nil, problem(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_STORE_NOT_GRANTED,
-			"token %q is for one store, and %s is about all; use a token for all stores", c.name, method)
+			"%s may do this in some stores only, and %s is about all; use a caller with a role on all stores", c.what(), method)
 	}
-	return &c, nil
+	return c, nil
 }
 
-func tooWeak(c caller, method string) error {
-	return withReason(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_ROLE_TOO_WEAK,
-		fmt.Sprintf("token %q has role %s, which may not call %s", c.name, roleName(c.role), method), "role", roleName(c.role), "method", method)
+func tooWeak(c *caller, method string, needs powers) error {
+	roles := rolesThat(needs)
+	text := fmt.Sprintf("%s has role %s, which may not call %s", c.what(), c.proof.role, method)
+	if c.proof.role == "" {
+		text = fmt.Sprintf("%s may not call %s", c.what(), method)
+	}
+	if len(roles) > 0 {
+		text += "; it takes one of the roles " + strings.Join(roles, ", ")
+	}
+	if c.rights != nil && c.rights.any == 0 {
+		text = fmt.Sprintf("%s is known, and was granted nothing; an admin does with `pemba grant add %s --role ROLE`", c.what(), c.person.caller)
+	}
+	return withReason(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_ROLE_TOO_WEAK, text, "role", strings.Join(roles, ","), "method", method)
 }
 
-// stillValid returns nil unless the caller's token was revoked since the call
-// began.
+// stillValid returns nil unless the caller may no longer do what the call does:
+// their token was revoked or has expired, or a grant was taken back.
 func (s *Server) stillValid(ctx context.Context) error {
-	c := callerOf(ctx)
-	if c.token == nil {
+	c, _ := ctx.Value(callerKey{}).(*caller)
+	if c == nil || c.person.caller.Kind == "" {
 		return nil
 	}
-	t, ok, err := s.ds.TokenByHash(ctx, *c.token)
-	switch {
-	case err == nil && !ok:
-		err = problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_UNKNOWN_TOKEN, "the token was revoked")
-	case err == nil && !t.Valid(*c.token, time.Now()):
-		err = expired(&t)
+	now := *c
+	if err := s.prove(ctx, &now); err != nil {
+		return err
 	}
+	if now.needs == known || c.used == nil || c.used.store == 0 {
+		return nil
+	}
+	if now.rights.on(c.used.store)&now.needs != 0 {
+		return nil
+	}
+	if c.cleared == 0 && !c.judged || !now.rights.forTypes(c.used.store, c.used.types, now.needs) {
+		return tooWeak(&now, "this any longer", now.needs)
+	}
+	return nil
+}
+
+// prove looks again whether a caller's proof holds, and what they may do now.
+func (s *Server) prove(ctx context.Context, c *caller) error {
+	var own *datastore.Grant
+	switch {
+	case c.proof.token != nil:
+		t, ok, err := s.ds.TokenByHash(ctx, *c.proof.token)
+		switch {
+		case err != nil:
+			return err
+		case !ok:
+			return problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_UNKNOWN_TOKEN, "the token was revoked")
+		case !t.Valid(*c.proof.token, time.Now()):
+			return expired(&t)
+		}
+		own = ownGrant(&t)
+	case c.proof.claims != nil:
+		if err := c.proof.claims.valid(time.Now()); err != nil {
+			return err
+		}
+	}
+	var err error
+	c.rights, err = s.rightsOf(ctx, c.person, own)
 	return err
+}
+
+// ownGrant is the role that a token was made with; nil: it was made with none.
+func ownGrant(t *datastore.Token) *datastore.Grant {
+	if t.Role == "" {
+		return nil
+	}
+	return &datastore.Grant{Caller: datastore.Caller{Kind: datastore.CallerToken, Name: t.Name}, Role: t.Role, Store: t.Store, StoreID: t.StoreID}
 }
 
 // expired is the error of a secret whose time is over.
@@ -224,51 +192,133 @@ func expired(t *datastore.Token) error {
 	return withReason(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_EXPIRED_TOKEN, text, "token", t.Name)
 }
 
-func (s *Server) caller(ctx context.Context, given []string) (caller, error) {
+func (s *Server) caller(ctx context.Context, given []string) (*caller, error) {
 	if len(given) == 0 {
-		return s.anonymous(ctx)
+		return s.withoutToken(ctx)
 	}
 	scheme, secret, _ := strings.Cut(given[0], " ")
 	if !strings.EqualFold(scheme, "bearer") || secret == "" || len(given) > 1 {
-		return caller{}, problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_NO_TOKEN, "the authorization metadata must be one `Bearer TOKEN`")
+		return nil, problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_NO_TOKEN, "the authorization metadata must be one `Bearer TOKEN`")
 	}
 	hash := sha256.Sum256([]byte(secret))
 	if s.config.Token != "" && subtle.ConstantTimeCompare(hash[:], s.token[:]) == 1 {
-		return caller{name: "admin", role: admin}, nil
+		return &caller{name: "admin", rights: everything, proof: proof{role: "admin"}}, nil
 	}
 	t, ok, err := s.ds.TokenByHash(ctx, hash)
 	if err != nil {
-		return caller{}, err
-	}
-	if ok && !t.Valid(hash, time.Now()) {
-		return caller{}, expired(&t)
+		return nil, err
 	}
 	if ok {
-		return caller{name: t.Name, role: roleOf(t.Role), store: t.StoreID, token: &hash}, nil
+		c := &caller{name: t.Name, person: person{caller: datastore.Caller{Kind: datastore.CallerToken, Name: t.Name}}, proof: proof{token: &hash, role: t.Role}}
+		if !t.Valid(hash, time.Now()) {
+			return nil, expired(&t)
+		}
+		c.rights, err = s.rightsOf(ctx, c.person, ownGrant(&t))
+		return c, err
+	}
+	if s.config.OIDC != nil && looksLikeJWT(secret) {
+		return s.oidcCaller(ctx, hash, secret)
 	}
 	if s.config.Token == "" {
 		if c, err := s.anonymous(ctx); err == nil {
 			return c, nil // nobody needs a token here, so one too many does no harm
 		}
 	}
-	return caller{}, problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_UNKNOWN_TOKEN, "the token is unknown or revoked")
+	return nil, problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_UNKNOWN_TOKEN, "the token is unknown or revoked")
+}
+
+// oidcCaller is the caller whom an identity provider's token names.
+func (s *Server) oidcCaller(ctx context.Context, hash [32]byte, secret string) (*caller, error) {
+	claims, err := s.config.OIDC.verify(ctx, hash, secret)
+	if err != nil {
+		return nil, err
+	}
+	who := datastore.Caller{Kind: datastore.CallerOIDC, Name: claims.subject}
+	c := &caller{name: who.String(), person: person{caller: who, groups: claims.groups}, proof: proof{claims: claims}}
+	c.rights, err = s.rightsOf(ctx, c.person, nil)
+	return c, err
+}
+
+// withoutToken is the caller whom the connection's certificate names, or the
+// anonymous one.
+func (s *Server) withoutToken(ctx context.Context) (*caller, error) {
+	identity, ok := certified(ctx)
+	if !ok {
+		return s.anonymous(ctx)
+	}
+	who := datastore.Caller{Kind: datastore.CallerCertificate, Name: identity}
+	c := &caller{name: who.String(), person: person{caller: who}}
+	var err error
+	if c.rights, err = s.rightsOf(ctx, c.person, nil); err != nil || c.rights.any != 0 {
+		return c, err
+	}
+	if anonymous, err := s.anonymous(ctx); err == nil {
+		return anonymous, nil
+	}
+	return nil, problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_NO_TOKEN,
+		"a token is needed, for nothing was granted to the certificate; pass one as `authorization: Bearer TOKEN`, or have an admin say `pemba grant add '%s' --role ROLE`", who)
 }
 
 // anonymous is the caller without a token: an admin where the server was started
-// without one and none was ever made, for then it listens on loopback only. Where
-// all were revoked, a start with a token of the server's own lets an admin in.
-func (s *Server) anonymous(ctx context.Context) (caller, error) {
-	if s.config.Token == "" {
-		made, err := s.ds.HadTokens(ctx)
+// without one and none was ever made, nor anything granted, for then it listens on
+// loopback only. Where all were revoked, a start with a token of the server's own
+// lets an admin in.
+func (s *Server) anonymous(ctx context.Context) (*caller, error) {
+	if s.config.Token == "" && s.config.OIDC == nil {
+		guarded, err := s.ds.Guarded(ctx)
 		if err != nil {
-			return caller{}, err
+			return nil, err
 		}
-		if !made {
-			return caller{name: "anonymous", role: admin}, nil
+		if !guarded {
+			return &caller{name: "anonymous", rights: everything, proof: proof{role: "admin"}}, nil
 		}
 	}
-	return caller{}, problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_NO_TOKEN, "a token is needed; pass one as `authorization: Bearer TOKEN`")
+	return nil, problem(codes.Unauthenticated, pembav1.ErrorReason_ERROR_REASON_NO_TOKEN, "a token is needed; pass one as `authorization: Bearer TOKEN`")
 }
+
+// certified is the identity that the client's certificate gives it, on a
+// connection where certificates are verified.
+func certified(ctx context.Context) (string, bool) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return "", false
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.VerifiedChains) == 0 || len(info.State.VerifiedChains[0]) == 0 {
+		return "", false
+	}
+	identity := identityOf(info.State.VerifiedChains[0][0])
+	return identity, identity != ""
+}
+
+// identityOf is whom a certificate is for: its first URI (as SPIFFE's are), DNS
+// name, e-mail address, or else its common name.
+func identityOf(cert *x509.Certificate) string {
+	switch {
+	case len(cert.URIs) > 0:
+		return cert.URIs[0].String()
+	case len(cert.DNSNames) > 0:
+		return cert.DNSNames[0]
+	case len(cert.EmailAddresses) > 0:
+		return cert.EmailAddresses[0]
+	}
+	return cert.Subject.CommonName
+}
+
+// withCertificate gives the context of an HTTP request the client's certificate,
+// as gRPC does.
+func withCertificate(r *http.Request) context.Context {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return r.Context()
+	}
+	return withTLS(r.Context(), *r.TLS)
+}
+
+func withTLS(ctx context.Context, state tls.ConnectionState) context.Context {
+	return peer.NewContext(ctx, &peer.Peer{AuthInfo: credentials.TLSInfo{State: state}})
+}
+
+func isNoStore(err error) bool { return errors.Is(err, datastore.ErrNoStore) }
 
 // roleName is a role as people write it: `schema-admin`.
 func roleName(r pembav1.Role) string {
@@ -277,11 +327,4 @@ func roleName(r pembav1.Role) string {
 
 func roleOf(name string) pembav1.Role {
 	return pembav1.Role(pembav1.Role_value["ROLE_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))])
-}
-
-// HasRoles reports whether a method stands in the table of who may call what; one
-// that does not is refused.
-func HasRoles(method string) bool {
-	_, ok := methods[method]
-	return ok
 }

@@ -47,6 +47,7 @@ func wrong(ctx context.Context, t *testing.T, n *node) map[string]func() error {
 	touch := func(text string) *pembav1.WriteOperation {
 		return &pembav1.WriteOperation{Operation: &pembav1.WriteOperation_Touch{Touch: rel(t, text)}}
 	}
+	grants := pembav1.NewGrantServiceClient(n.conn)
 	ask := func(r *pembav1.CheckRequest) func() error {
 		return func() error { _, err := n.permissions.Check(ctx, r); return err }
 	}
@@ -100,6 +101,14 @@ func wrong(ctx context.Context, t *testing.T, n *node) map[string]func() error {
 		"INVALID_STORE": ask(&pembav1.CheckRequest{Store: "No Store", Resource: d, Permission: "view", Subject: a}),
 		"INVALID_TOKEN": func() error {
 			_, err := n.tokens.CreateToken(ctx, &pembav1.CreateTokenRequest{Name: "pemba", Role: pembav1.Role_ROLE_READER})
+			return err
+		},
+		"INVALID_GRANT": func() error {
+			_, err := grants.AddGrant(ctx, &pembav1.AddGrantRequest{Caller: "user:ada", Role: pembav1.Role_ROLE_READER})
+			return err
+		},
+		"GRANT_NOT_FOUND": func() error {
+			_, err := grants.RemoveGrant(ctx, &pembav1.RemoveGrantRequest{Caller: "oidc:ada", Role: pembav1.Role_ROLE_READER})
 			return err
 		},
 		"INVALID_FIELD": func() error {
@@ -240,6 +249,7 @@ var elsewhere = map[string]string{
 	"EXPIRED_TOKEN":     "TestATokenExpires",
 	"ROLE_TOO_WEAK":     "TestTokensOpenWhatTheirRoleAndStoreAllow",
 	"STORE_NOT_GRANTED": "TestTokensOpenWhatTheirRoleAndStoreAllow",
+	"TYPE_NOT_GRANTED":  "TestTokensForTypesMayWhatTheTableSays",
 	"CANCELLED":         "reaches no client: it has left",
 	"UNAVAILABLE":       "TestAWatchEndsWhenTheServerStops",
 	"INTERNAL":          "TestAFaultOfTheDatastoreIsNotTold",
@@ -252,7 +262,7 @@ var codeOf = map[string]codes.Code{
 	"CAVEAT_COST": codes.ResourceExhausted, "CYCLE_THROUGH_EXCLUSION": codes.FailedPrecondition, "RELATIONSHIP_EXISTS": codes.AlreadyExists,
 	"PRECONDITION_FAILED": codes.FailedPrecondition, "REQUEST_ID_REUSED": codes.AlreadyExists, "SCHEMA_HASH_MISMATCH": codes.FailedPrecondition,
 	"SCHEMA_ORPHANS": codes.FailedPrecondition, "BEYOND_HEAD": codes.OutOfRange, "UNKNOWN_STORE": codes.NotFound, "STORE_EXISTS": codes.AlreadyExists,
-	"STORE_PROTECTED": codes.FailedPrecondition, "TOKEN_NOT_FOUND": codes.NotFound, "USER_NOT_FOUND": codes.NotFound, "USER_EXISTS": codes.AlreadyExists,
+	"STORE_PROTECTED": codes.FailedPrecondition, "TOKEN_NOT_FOUND": codes.NotFound, "GRANT_NOT_FOUND": codes.NotFound, "USER_NOT_FOUND": codes.NotFound, "USER_EXISTS": codes.AlreadyExists,
 	"GROUP_NOT_FOUND": codes.NotFound, "GROUP_EXISTS": codes.AlreadyExists, "MEMBER_NOT_FOUND": codes.NotFound, "TOO_MANY_REMOVALS": codes.FailedPrecondition, "TOKEN_EXISTS": codes.AlreadyExists,
 	"DEADLINE_EXCEEDED": codes.DeadlineExceeded,
 }
@@ -264,7 +274,7 @@ var facts = map[string][]string{
 	"INVALID_TOKEN": {"token"}, "INVALID_FIELD": {"field"}, "DUPLICATE_OPERATION": {"relationship"}, "LIMIT_EXCEEDED": {"limit", "maximum"},
 	"CAVEAT_COST": {"limit", "maximum"}, "RELATIONSHIP_EXISTS": {"relationship"}, "PRECONDITION_FAILED": {"precondition"},
 	"REQUEST_ID_REUSED": {"request_id", "revision"}, "SCHEMA_HASH_MISMATCH": {"expected", "hash"}, "SCHEMA_ORPHANS": {"count", "example"},
-	"INVALID_BACKUP": {"offset"}, "BEYOND_HEAD": {"head"}, "UNKNOWN_STORE": {"store"}, "STORE_EXISTS": {"store"}, "TOKEN_NOT_FOUND": {"token"}, "USER_NOT_FOUND": {"object"}, "USER_EXISTS": {"object"},
+	"INVALID_BACKUP": {"offset"}, "BEYOND_HEAD": {"head"}, "UNKNOWN_STORE": {"store"}, "STORE_EXISTS": {"store"}, "TOKEN_NOT_FOUND": {"token"}, "INVALID_GRANT": {"caller"}, "GRANT_NOT_FOUND": {"caller"}, "USER_NOT_FOUND": {"object"}, "USER_EXISTS": {"object"},
 	"GROUP_NOT_FOUND": {"object"}, "GROUP_EXISTS": {"object"}, "MEMBER_NOT_FOUND": {"id"}, "TOO_MANY_REMOVALS": {"removals", "maximum"}, "TOKEN_EXISTS": {"token"},
 }
 

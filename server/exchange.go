@@ -83,6 +83,9 @@ func (x *exchange) end() {
 // they may.
 func (x *exchange) arrive(ctx context.Context, method string) {
 	x.method, x.began = method, time.Now()
+	if r := x.request; r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		ctx = withTLS(ctx, *r.TLS)
+	}
 	timed := newCall(ctx, nil, x.server.limits.CallTime)
 	defer timed.end()
 	c, err := x.server.admitCaller(timed, method, x.request.Header.Values("Authorization"))

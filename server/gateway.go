@@ -65,6 +65,7 @@ func (s *Server) gateway() (http.Handler, error) {
 		registered(pembav1.NewProvisioningServiceClient, pembav1.RegisterProvisioningServiceHandlerClient),
 		registered(pembav1.NewStoreServiceClient, pembav1.RegisterStoreServiceHandlerClient),
 		registered(pembav1.NewTokenServiceClient, pembav1.RegisterTokenServiceHandlerClient),
+		registered(pembav1.NewGrantServiceClient, pembav1.RegisterGrantServiceHandlerClient),
 	} {
 		if err := register(s.ctx, mux, conn); err != nil {
 			return nil, fmt.Errorf("server: register the HTTP paths: %w", err)

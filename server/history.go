@@ -126,9 +126,9 @@ func ChangeProto(c *datastore.Change, store datastore.StoreID, line datastore.In
 	return out
 }
 
-// known refuses a filter with a kind of operation that does not exist, or with an
+// checkFilter refuses a filter with a kind of operation that does not exist, or with an
 // object or a subject that cannot.
-func known(f *pembav1.ChangeFilter) error {
+func checkFilter(f *pembav1.ChangeFilter) error {
 	for _, k := range f.GetOperations() {
 		if _, ok := pembav1.OperationKind_name[int32(k)]; !ok || k == pembav1.OperationKind_OPERATION_KIND_UNSPECIFIED {
 			return invalidField("filter.operations", "filter.operations holds %d, which is no kind of operation", k)
@@ -147,10 +147,10 @@ func known(f *pembav1.ChangeFilter) error {
 	return nil
 }
 
-// mayRead refuses the history of the store system to who may not audit.
-func mayRead(ctx context.Context, st datastore.Store, method string) error {
-	if c := callerOf(ctx); st.ID == datastore.System && c.role != auditor && c.role != admin {
-		return tooWeak(c, method+" of the store system")
+// mayWatch refuses the history of the store system to who may not audit.
+func mayWatch(ctx context.Context, st datastore.Store, method string) error {
+	if c := callerOf(ctx); st.ID == datastore.System && !c.may(st.ID, mayAudit) {
+		return tooWeak(&c, method+" of the store system", mayAudit)
 	}
 	return nil
 }
@@ -218,7 +218,7 @@ func (s *histories) ReadHistory(r *pembav1.ReadHistoryRequest, out grpc.ServerSt
 	if err != nil {
 		return err
 	}
-	if err := known(r.Filter); err != nil {
+	if err := checkFilter(r.Filter); err != nil {
 		return err
 	}
 	if r.Sealed && proto.Size(r.Filter) > 0 {

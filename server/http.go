@@ -166,7 +166,7 @@ func (s *Server) scimSession(external string, counts *provisioning.Counts) func(
 		if !ok {
 			return nil, &scim.Error{Status: http.StatusNotFound, Detail: "there is nothing here; SCIM is at /scim/v2 and /stores/STORE/scim/v2, and /openapi.json tells what is at /v1"}
 		}
-		c, err := s.admitCaller(r.Context(), scimMethod, r.Header.Values("Authorization"))
+		c, err := s.admitCaller(withCertificate(r), scimMethod, r.Header.Values("Authorization"))
 		if err == nil {
 			err = fromHere(c, r)
 		}

@@ -9,10 +9,10 @@ import (
 	"github.com/pembadb/pemba/datastore"
 )
 
-// mayAudit refuses questions about the past to who may not audit.
-func mayAudit(ctx context.Context, what string) error {
-	if c := callerOf(ctx); c.role != auditor && c.role != admin {
-		return tooWeak(c, what)
+// mayAskPast refuses questions about the past to who may not audit.
+func mayAskPast(ctx context.Context, store datastore.StoreID, what string) error {
+	if c := callerOf(ctx); !c.may(store, mayAudit) {
+		return tooWeak(&c, what, mayAudit)
 	}
 	return nil
 }
@@ -34,7 +34,7 @@ func moment(t *timestamppb.Timestamp, field string) (time.Time, error) {
 // when its questions are asked. A cursor, if there is one, names the revision:
 // between two pages a change may come that is as old.
 func (s *Server) past(ctx context.Context, store datastore.StoreID, t *timestamppb.Timestamp, c cursor) (datastore.Snapshot, time.Time, error) {
-	if err := mayAudit(ctx, "a question about the past (at_time)"); err != nil {
+	if err := mayAskPast(ctx, store, "a question about the past (at_time)"); err != nil {
 		return nil, time.Time{}, err
 	}
 	at, err := moment(t, "consistency.at_time")

@@ -122,9 +122,9 @@ func (s *stores) ListStores(ctx context.Context, r *pembav1.ListStoresRequest) (
 	}
 	all = append(all, datastore.Store{ID: datastore.System, Name: "system"})
 	slices.SortFunc(all, func(a, b datastore.Store) int { return strings.Compare(a.Name, b.Name) })
-	granted := callerOf(ctx).store
+	granted := callerOf(ctx).rights
 	list := names(all, func(st datastore.Store) string { return st.Name }, func(st datastore.Store) bool {
-		return strings.HasPrefix(st.Name, r.Prefix) && (granted == 0 || granted == st.ID)
+		return strings.HasPrefix(st.Name, r.Prefix) && granted.knows(st.ID)
 	})
 	list, next, err := s.window(list, "stores", &pembav1.ListStoresRequest{Prefix: r.Prefix}, r.Cursor, r.Limit)
 	if err != nil {
@@ -144,15 +144,21 @@ func (s *stores) ListStores(ctx context.Context, r *pembav1.ListStoresRequest) (
 	return out, nil
 }
 
+// systemLevel reads at which consistency the store system is asked for.
+func (s *Server) systemLevel(c *pembav1.Consistency) (datastore.Consistency, error) {
+	level, err := consistency(c)
+	if err == nil && level.Level == datastore.AtExactSnapshot {
+		err = invalidField("consistency", "the lists of stores, tokens and grants are those of now; ask with another consistency than at_exact_snapshot")
+	}
+	return level, err
+}
+
 // systemZookie is that of the store system, at a consistency. It is asked for by
 // callers who may not read that store.
 func (s *Server) systemZookie(ctx context.Context, c *pembav1.Consistency) (string, error) {
-	level, err := consistency(c)
+	level, err := s.systemLevel(c)
 	if err != nil {
 		return "", err
-	}
-	if level.Level == datastore.AtExactSnapshot {
-		return "", invalidField("consistency", "the lists of stores and tokens are those of now; ask with another consistency than at_exact_snapshot")
 	}
 	snapshot, err := s.ds.At(ctx, datastore.System, level)
 	if err != nil {
@@ -229,8 +235,11 @@ func (s *tokens) CreateToken(ctx context.Context, r *pembav1.CreateTokenRequest)
 	if err != nil {
 		return nil, err
 	}
+	if err := s.narrowing(ctx, r, store); err != nil {
+		return nil, err
+	}
 	text, hash := newSecret()
-	t := &datastore.Token{Name: r.Name, Role: roleName(r.Role), Store: store, Hash: hash}
+	t := &datastore.Token{Name: r.Name, Role: roleName(r.Role), Store: store, Hash: hash, Types: r.Types}
 	if expires != nil {
 		t.Expires = *expires
 	}
@@ -242,7 +251,65 @@ func (s *tokens) CreateToken(ctx context.Context, r *pembav1.CreateTokenRequest)
 		return nil, withReason(codes.AlreadyExists, pembav1.ErrorReason_ERROR_REASON_TOKEN_EXISTS,
 			fmt.Sprintf("this request made token %q before, and showed its secret then, which is kept nowhere; if it is lost, revoke the token and make another", r.Name), "token", r.Name)
 	}
-	return &pembav1.CreateTokenResponse{Zookie: o.Zookie, Token: tokenProto(*o.Token), Secret: text}, nil
+	made, err := s.token(ctx, *o.Token)
+	return &pembav1.CreateTokenResponse{Zookie: o.Zookie, Token: made, Secret: text}, err
+}
+
+// narrowing refuses types that a token's role cannot be narrowed to.
+func (s *tokens) narrowing(ctx context.Context, r *pembav1.CreateTokenRequest, store string) error {
+	if len(r.Types) == 0 {
+		return nil
+	}
+	bad := func(text string) error {
+		return withReason(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_TOKEN, text, "token", r.Name)
+	}
+	if store == "" {
+		return bad("a token for all stores cannot be narrowed to types, which are those of one store's schema; name the store")
+	}
+	for _, t := range r.Types {
+		g := datastore.Grant{Caller: datastore.Caller{Kind: datastore.CallerToken, Name: r.Name}, Role: roleName(r.Role), Store: store, Type: t}
+		if t == "" {
+			return bad("types holds an empty name; leave it out")
+		}
+		if err := g.Check(); err != nil {
+			return bad(err.Error())
+		}
+	}
+	if _, err := s.store(ctx, store); err != nil {
+		return err
+	}
+	return s.typesExist(ctx, store, r.Types...)
+}
+
+// token is a token with the types that its role is narrowed to, which its grants
+// tell.
+func (s *tokens) token(ctx context.Context, t datastore.Token) (*pembav1.Token, error) {
+	if t.Role != "" {
+		return tokenProto(t), nil
+	}
+	system, err := s.ds.At(ctx, datastore.System, datastore.Consistency{})
+	if err != nil {
+		return nil, err
+	}
+	defer system.Close()
+	all, err := s.allGrants(ctx, system, func(g datastore.Grant) bool {
+		return g.Caller == datastore.Caller{Kind: datastore.CallerToken, Name: t.Name}
+	})
+	return narrowed(t, all), err
+}
+
+// narrowed is a token without a role of its own: its grants on types of its store
+// tell which it was made with.
+func narrowed(t datastore.Token, grants []listed) *pembav1.Token {
+	out := tokenProto(t)
+	for _, g := range grants {
+		if g.Caller.Name == t.Name && g.Caller.Kind == datastore.CallerToken && g.StoreID == t.StoreID && g.Type != "" {
+			out.Role = max(out.Role, roleOf(g.Role))
+			out.Types = append(out.Types, g.Type)
+		}
+	}
+	out.Types = slices.Compact(out.Types)
+	return out
 }
 
 // newSecret draws a token's secret of 256 bits, and its hash.
@@ -297,7 +364,8 @@ func (s *tokens) RotateToken(ctx context.Context, r *pembav1.RotateTokenRequest)
 		return nil, withReason(codes.AlreadyExists, pembav1.ErrorReason_ERROR_REASON_TOKEN_EXISTS,
 			fmt.Sprintf("this request gave token %q another secret before, and showed it then; it is kept nowhere; if it is lost, rotate the token once more", r.Name), "token", r.Name)
 	}
-	return &pembav1.RotateTokenResponse{Zookie: o.Zookie, Token: tokenProto(*o.Token), Secret: text}, nil
+	made, err := s.token(ctx, *o.Token)
+	return &pembav1.RotateTokenResponse{Zookie: o.Zookie, Token: made, Secret: text}, err
 }
 
 func tokenProto(t datastore.Token) *pembav1.Token {
@@ -333,10 +401,31 @@ func (s *tokens) ListTokens(ctx context.Context, r *pembav1.ListTokensRequest) (
 		return nil, err
 	}
 	out := &pembav1.ListTokensResponse{Zookie: zookie, Cursor: next, Complete: next == ""}
+	grants, err := s.narrowGrants(ctx, all)
+	if err != nil {
+		return nil, err
+	}
 	for _, n := range list {
-		out.Tokens = append(out.Tokens, tokenProto(all[n.at]))
+		t := tokenProto(all[n.at])
+		if all[n.at].Role == "" {
+			t = narrowed(all[n.at], grants)
+		}
+		out.Tokens = append(out.Tokens, t)
 	}
 	return out, nil
+}
+
+// narrowGrants are the grants to tokens, where one of them needs them.
+func (s *tokens) narrowGrants(ctx context.Context, all []datastore.Token) ([]listed, error) {
+	if !slices.ContainsFunc(all, func(t datastore.Token) bool { return t.Role == "" }) {
+		return nil, nil
+	}
+	system, err := s.ds.At(ctx, datastore.System, datastore.Consistency{})
+	if err != nil {
+		return nil, err
+	}
+	defer system.Close()
+	return s.allGrants(ctx, system, func(g datastore.Grant) bool { return g.Caller.Kind == datastore.CallerToken })
 }
 
 func (s *tokens) RevokeToken(ctx context.Context, r *pembav1.RevokeTokenRequest) (*pembav1.RevokeTokenResponse, error) {

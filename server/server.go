@@ -41,6 +41,8 @@ type Config struct {
 	Datastore datastore.Datastore
 	// Token is the static admin token; empty for none.
 	Token string
+	// OIDC, if set, verifies the tokens of an identity provider.
+	OIDC *OIDC
 	// Limits bound what one request may bring and cost.
 	Limits Limits
 	// TLS encrypts what the server and its HTTP listener serve; nil is plain text.
@@ -75,6 +77,7 @@ type Server struct {
 	registered             map[string]insideMethod
 	tokenRates, storeRates *rates
 	guard                  memoryGuard
+	grants                 atomic.Pointer[grants] // of the newest revision seen of the store system
 	// inflight are the bytes of large requests under way; streams how many streams
 	// are open.
 	inflight *semaphore.Weighted
@@ -159,6 +162,7 @@ func New(c Config) (*Server, error) {
 	pembav1.RegisterProvisioningServiceServer(s, &provisionings{permissions: &permissions{Server: s}})
 	pembav1.RegisterStoreServiceServer(s, &stores{Server: s})
 	pembav1.RegisterTokenServiceServer(s, &tokens{Server: s})
+	pembav1.RegisterGrantServiceServer(s, &grantings{Server: s})
 	authzed := &authzedPermissions{Server: s}
 	authzedv1.RegisterPermissionsServiceServer(s, authzed)
 	authzedv1.RegisterSchemaServiceServer(s, &authzedSchemas{Server: s})
@@ -229,6 +233,9 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	}
 	call := newCall(ctx, c, s.limits.CallTime)
 	defer call.end()
+	if err := s.narrow(call, info.FullMethod, req); err != nil {
+		return nil, s.status(call, info.FullMethod, err)
+	}
 	resp, err = handler(call, req)
 	call.debug(ctx)
 	return resp, s.status(call, info.FullMethod, err)
@@ -259,8 +266,10 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if isAuthzed(info.FullMethod) {
 		ss = validatingStream{ss}
 	}
+	c.used, c.judged = &used{}, info.IsClientStream
 	ctx, cancel := context.WithCancelCause(dispatch.WithRequest(context.WithValue(ctx, callerKey{}, c)))
 	defer cancel(nil)
+	ss = narrowStream{ss, s, ctx, info.FullMethod}
 	err = handler(srv, &callerStream{ServerStream: ss, server: s, ctx: ctx, cancel: cancel})
 	if cause := context.Cause(ctx); cause != nil && err != nil {
 		err = cause
@@ -293,15 +302,43 @@ func (s *Server) store(ctx context.Context, name string) (datastore.Store, error
 		return datastore.Store{}, withFacts(codes.InvalidArgument, pembav1.ErrorReason_ERROR_REASON_INVALID_STORE, err.Error(), datastore.Facts(err))
 	}
 	found, err := s.ds.StoreByName(ctx, name)
-	c := callerOf(ctx)
-	if c.store != 0 && (errors.Is(err, datastore.ErrNoStore) || err == nil && c.store != found.ID) {
-		return found, withReason(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_STORE_NOT_GRANTED,
-			fmt.Sprintf("token %q is not for store %q; use a token of that store", c.name, name), "store", name)
+	if err == nil || isNoStore(err) {
+		if denied := s.granted(ctx, found, name, isNoStore(err)); denied != nil {
+			return found, denied
+		}
 	}
 	if err == nil {
 		err = s.storeRates.take(name)
 	}
 	return found, err
+}
+
+// granted refuses a store to a caller who may not do in it what the call does.
+func (s *Server) granted(ctx context.Context, st datastore.Store, name string, unknown bool) error {
+	c, _ := ctx.Value(callerKey{}).(*caller)
+	if c == nil {
+		c = &caller{} // who may nothing
+	}
+	if c.used != nil && !unknown {
+		c.used.store = st.ID
+	}
+	if c.rights == nil {
+		c.rights = &rights{}
+	}
+	switch {
+	case c.rights.all&c.needs != 0:
+		return nil
+	case unknown || !c.rights.knows(st.ID):
+		return withReason(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_STORE_NOT_GRANTED,
+			fmt.Sprintf("%s may do nothing in store %q; use a caller with a role there", c.what(), name), "store", name)
+	case c.rights.on(st.ID)&c.needs != 0 || c.cleared == st.ID || c.needs == known:
+		return nil
+	case c.judged && c.rights.forTypes(st.ID, nil, c.needs):
+		return nil
+	case len(c.rights.types[st.ID]) > 0:
+		return notOfType(c, st, "this", "")
+	}
+	return tooWeak(c, "this in store "+name, c.needs)
 }
 
 // at returns a snapshot of the store a request names, and the time at which its

@@ -60,10 +60,10 @@ func (s *watches) begin(ctx context.Context, r *pembav1.WatchRequest, out grpc.S
 	if err != nil {
 		return nil, err
 	}
-	if err := mayRead(ctx, st, "/pemba.v1.WatchService/Watch"); err != nil {
+	if err := mayWatch(ctx, st, "/pemba.v1.WatchService/Watch"); err != nil {
 		return nil, err
 	}
-	if err := known(r.Filter); err != nil {
+	if err := checkFilter(r.Filter); err != nil {
 		return nil, err
 	}
 	w := &watch{Server: s.Server, out: out, store: st, filter: r.Filter, every: heartbeatEvery}

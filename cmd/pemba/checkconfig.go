@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/pembadb/pemba/datastore/memory"
 )
 
 // checkPatience is how long the datastore may take to answer a check of the
@@ -18,7 +20,7 @@ const checkPatience = 15 * time.Second
 func (a *app) checkConfig(ctx context.Context, s *serving) error {
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
-	found, err := s.place.probe(ctx)
+	found, err := s.probe(ctx)
 	if err != nil {
 		return err
 	}
@@ -46,10 +48,16 @@ func (a *app) checkConfig(ctx context.Context, s *serving) error {
 		}
 		a.printf("certificate %s: for %s, until %s\n", s.encryption.cert, strings.Join(names, ", "), leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
-	if s.token == "" {
-		a.printf("token: none; on loopback, everybody is let in until a token is made\n")
-	} else {
+	if err := a.askIssuer(ctx, s); err != nil {
+		return err
+	}
+	switch {
+	case s.token != "":
 		a.printf("token: an admin token for every store is given\n")
+	case s.verifier != nil:
+		a.printf("token: none; callers are known by the identity provider's tokens and by those in the datastore\n")
+	default:
+		a.printf("token: none; on loopback, everybody is let in until a token is made\n")
 	}
 	a.printf("the server would start\n")
 	return nil
@@ -69,14 +77,15 @@ func (s *serving) protection(kind, addr string) string {
 }
 
 // probe finds out whether the datastore can be served from, and changes nothing.
-func (p *place) probe(ctx context.Context) (found string, err error) {
+func (s *serving) probe(ctx context.Context) (found string, err error) {
+	p := &s.place
 	_, path, _ := strings.Cut(p.uri, ":")
 	if p.dialect() == nil {
 		if path == "" {
-			return "what is written is gone with the process", nil
+			return "what is written is gone with the process", s.checkGuarded(ctx, memory.New())
 		}
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-			return "the file will be made", writable(filepath.Dir(path))
+			return "the file will be made", errors.Join(writable(filepath.Dir(path)), s.checkGuarded(ctx, memory.New()))
 		}
 	}
 	log, err := p.open(ctx, func(error) {})
@@ -87,7 +96,7 @@ func (p *place) probe(ctx context.Context) (found string, err error) {
 	if p.dialect() == nil {
 		found = "the file can be opened, and nobody else has it open"
 	}
-	return found, log.Close()
+	return found, errors.Join(s.checkGuarded(ctx, log), log.Close())
 }
 
 // writable finds out whether a file can be made in a folder.

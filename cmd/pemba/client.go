@@ -29,6 +29,7 @@ type clientFlags struct {
 	addr, token, tokenFile, store, consistency, past string
 	timeout                                          time.Duration
 	tls                                              clientTLS
+	place                                            place // of a command that works without a server; zero: none
 }
 
 // remote gives a command the flags of a client. Which of store and consistency mean something to it, it says itself.
@@ -64,7 +65,14 @@ func (a *app) backward(cmd *cobra.Command) *cobra.Command {
 
 // call makes the body of a command that talks to a server. Errors of the server become remoteErrors.
 func (a *app) call(body func(ctx context.Context, c *connection, args []string) error) func(*cobra.Command, []string) error {
-	return a.do(func(ctx context.Context, args []string) error {
+	return a.do(func(ctx context.Context, args []string) (err error) {
+		if a.client.place.uri != "" {
+			stop, err := a.serveItself(ctx)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, stop()) }()
+		}
 		c, err := a.dial()
 		if err != nil {
 			return err
@@ -97,6 +105,7 @@ type connection struct {
 	users         pb.ProvisioningServiceClient
 	stores        pb.StoreServiceClient
 	tokens        pb.TokenServiceClient
+	grants        pb.GrantServiceClient
 }
 
 // dial prepares a connection; nothing is sent before the first call.
@@ -147,6 +156,7 @@ func (a *app) dial() (*connection, error) {
 		audits:        pb.NewAuditServiceClient(conn),
 		stores:        pb.NewStoreServiceClient(conn),
 		tokens:        pb.NewTokenServiceClient(conn),
+		grants:        pb.NewGrantServiceClient(conn),
 		users:         pb.NewProvisioningServiceClient(conn),
 	}, nil
 }

@@ -92,7 +92,7 @@ wins. Exit codes: 0 yes or ok, 1 error, 2 usage, 3 no permission, 4 conditional.
 	add("ask", a.checkCommand(), a.permissionsCommand(), a.bulkCheckCommand(), a.expandCommand(),
 		a.lookupCommand(), a.accessReportCommand(), a.historyCommand(), a.watchCommand())
 	add("change", a.schemaCommand(), a.relationshipCommand())
-	add("administer", a.storeCommand(), a.tokenCommand(), a.userCommand(), a.groupCommand(), a.directoryCommand(), a.offboardCommand(), a.loadtestCommand())
+	add("administer", a.storeCommand(), a.tokenCommand(), a.grantCommand(), a.whoamiCommand(), a.userCommand(), a.groupCommand(), a.directoryCommand(), a.offboardCommand(), a.loadtestCommand())
 	root.AddCommand(a.versionCommand(), a.referenceCommand())
 	return root
 }

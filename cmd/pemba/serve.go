@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/keeper"
 	"github.com/pembadb/pemba/dispatch"
 	"github.com/pembadb/pemba/server"
@@ -38,6 +39,8 @@ type serving struct {
 	origins          []string
 	cluster          cluster
 	encryption       encryption
+	oidc             identityProvider
+	verifier         *server.OIDC // nil: no identity provider
 	tls              *server.TLS  // nil: plain text
 	tracer           trace.Tracer // nil: nothing is traced
 	checkOnly        bool         // say whether the server would start
@@ -82,6 +85,7 @@ without a token, and then whoever reaches it may do everything.`,
 	s.place.add(f)
 	s.cluster.add(f)
 	s.encryption.add(f)
+	s.oidc.add(f)
 	f.BoolVar(&s.checkOnly, "check-config", false, "say whether the server would start, and why not, and end: flags, files, certificates, addresses, the datastore and its tables")
 	f.StringVar(&s.metricsAddr, "metrics-addr", "", "where Prometheus metrics are served, over HTTP at /metrics, and on loopback profiles at /debug/pprof; empty: nowhere")
 	withEnv(f, "metrics-addr", "PEMBA_METRICS_ADDR")
@@ -133,6 +137,9 @@ func (s *serving) prepare(getenv func(string) string) error {
 	if s.tls, err = s.encryption.open(s.log); err != nil {
 		return err
 	}
+	if s.verifier, err = s.oidc.open(); err != nil {
+		return err
+	}
 	return s.cluster.read()
 }
 
@@ -148,15 +155,30 @@ func (s *serving) checkAddresses() error {
 	if err := s.checkHTTP(); err != nil {
 		return err
 	}
-	for _, addr := range []string{s.addr, s.httpAddr} {
-		if s.token == "" && addr != "" && !loopback(addr) {
-			return usagef("without a token the server listens on loopback only, and %s is not; give --token, PEMBA_TOKEN or a file, or listen on 127.0.0.1", addr)
-		}
-	}
 	for _, l := range []struct{ flag, addr string }{{"grpc-addr", s.addr}, {"http-addr", s.httpAddr}, {"metrics-addr", s.metricsAddr}} {
 		if err := s.encryption.plainText(l.flag, l.addr, s.log); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkGuarded refuses a server that other machines reach and that lets in
+// everybody: nothing guards it, and no token or grant was ever made in its
+// datastore.
+func (s *serving) checkGuarded(ctx context.Context, log datastore.Log) error {
+	if s.token != "" || s.verifier != nil {
+		return nil
+	}
+	for _, addr := range []string{s.addr, s.httpAddr} {
+		if addr == "" || loopback(addr) {
+			continue
+		}
+		guarded, err := keeper.Guarded(ctx, log)
+		if err == nil && !guarded {
+			err = usagef("without a token the server listens on loopback only, and %s is not; make one with `pemba token create NAME --role admin --all-stores --datastore %s`, give --token, PEMBA_TOKEN or a file, or listen on 127.0.0.1", addr, &s.place)
+		}
+		return err
 	}
 	return nil
 }
@@ -253,6 +275,12 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.token == "" {
+		s.token = token
+	}
+	if err := s.checkGuarded(ctx, log); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
 	if n.observed, err = observe(&s); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
@@ -265,7 +293,7 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 		n.leave()
 		return nil, fmt.Errorf("open datastore %s: %w", &s.place, errors.Join(err, log.Close()))
 	}
-	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, Limits: s.limits, TLS: s.tls, Origins: s.origins, Tracer: s.tracer, Logger: s.log, Metrics: n.observed.registerer()}); err != nil {
+	if n.server, err = server.New(server.Config{Datastore: n.keeper, Token: token, OIDC: s.verifier, Limits: s.limits, TLS: s.tls, Origins: s.origins, Tracer: s.tracer, Logger: s.log, Metrics: n.observed.registerer()}); err != nil {
 		n.leave()
 		return nil, errors.Join(err, n.keeper.Close())
 	}

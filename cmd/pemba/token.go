@@ -73,7 +73,11 @@ func (a *app) printSecret(t *pb.Token, secret string) error {
 	if t.GetExpires() != nil {
 		end = ", expires " + clock(t.GetExpires().AsTime())
 	}
-	fmt.Fprintf(a.err, "token %s, %s of %s%s; keep its secret, it is shown this once:\n", t.GetName(), roleText(t.GetRole()), scope(t.GetStore()), end)
+	of := scope(t.GetStore())
+	if len(t.GetTypes()) > 0 {
+		of = strings.Join(t.GetTypes(), ", ") + " in " + of
+	}
+	fmt.Fprintf(a.err, "token %s, %s of %s%s; keep its secret, it is shown this once:\n", t.GetName(), roleText(t.GetRole()), of, end)
 	a.printf("%s\n", secret)
 	return nil
 }
@@ -109,24 +113,27 @@ alone, and is kept nowhere.`,
 	f.StringVar(&overlap, "overlap", "0s", "how long the secret that it has stays valid, such as 24h or 7d")
 	f.StringVar(&end, "expires-in", "", "when the token ends, from now, such as 90d; absent: when it would have")
 	addRequest(f, &id, &reason)
+	a.direct(cmd)
 	return a.remote(cmd, false, false)
 }
 
 // tokenJSON is a token as JSON. Secret is there only when the token was made.
 type tokenJSON struct {
-	Token   string `json:"token"`
-	Role    string `json:"role"`
-	Store   string `json:"store,omitempty"` // absent: all
-	Created string `json:"created,omitempty"`
-	Creator string `json:"creator,omitempty"`
-	Expires string `json:"expires,omitempty"` // absent: when it is revoked
+	Token string `json:"token"`
+	Role  string `json:"role"`
+	Store string `json:"store,omitempty"` // absent: all
+	// Types are those that the role is narrowed to; absent: all.
+	Types   []string `json:"types,omitempty"`
+	Created string   `json:"created,omitempty"`
+	Creator string   `json:"creator,omitempty"`
+	Expires string   `json:"expires,omitempty"` // absent: when it is revoked
 	// Overlap is until when the secret before is valid.
 	Overlap string `json:"overlap_until,omitempty"`
 	Secret  string `json:"secret,omitempty"`
 }
 
 func tokenDocument(t *pb.Token) tokenJSON {
-	j := tokenJSON{Token: t.GetName(), Role: roleText(t.GetRole()), Store: t.GetStore(), Creator: t.GetCreator()}
+	j := tokenJSON{Token: t.GetName(), Role: roleText(t.GetRole()), Store: t.GetStore(), Creator: t.GetCreator(), Types: t.GetTypes()}
 	if t.GetCreated() != nil {
 		j.Created = clock(t.GetCreated().AsTime())
 	}
@@ -137,12 +144,16 @@ func tokenDocument(t *pb.Token) tokenJSON {
 func (a *app) tokenCreateCommand() *cobra.Command {
 	var id, reason, role, end string
 	var all bool
+	var types []string
 	cmd := &cobra.Command{
 		Use:   "create NAME --role ROLE",
 		Short: "Make a token and print its secret, this once",
 		Long: `Make a token for one store (--store) or all (--all-stores). Its name is the actor
-in the history. The secret goes to standard output, alone, and is kept nowhere.`,
-		Example: `  pemba token create web-shop --role checker
+in the history. The secret goes to standard output, alone, and is kept nowhere.
+
+The first token of a server is made on its datastore: --datastore.`,
+		Example: `  pemba token create web-shop --role checker --types product,order
+  pemba token create root --role admin --all-stores --datastore file:pemba.db
   pemba token create backup --role reader --all-stores --expires-in 90d > backup.token`,
 		Args: takes("NAME"),
 	}
@@ -161,6 +172,7 @@ in the history. The secret goes to standard output, alone, and is kept nowhere.`
 			}
 			request.Store, request.AllStores = "", true
 		}
+		request.Types = types
 		if request.Expires, err = parseEnd("expires-in", end); err != nil {
 			return err
 		}
@@ -174,6 +186,8 @@ in the history. The secret goes to standard output, alone, and is kept nowhere.`
 	f.StringVar(&role, "role", "", "what the token allows: "+strings.Join(roles, ", "))
 	f.BoolVar(&all, "all-stores", false, "the token is for all stores, those made later included")
 	f.StringVar(&end, "expires-in", "", "when the token ends, from now, such as 90d; absent: when it is revoked")
+	f.StringSliceVar(&types, "types", nil, "narrow the role to objects of these types: checker, reader and writer can be")
+	a.direct(cmd)
 	suggest(cmd, "role", roles...)
 	addRequest(f, &id, &reason)
 	return a.remote(cmd, true, false)
@@ -201,7 +215,7 @@ func (a *app) tokenListCommand() *cobra.Command {
 			for _, t := range r.Tokens {
 				j := tokenDocument(t)
 				if !a.json() {
-					rows = append(rows, []string{j.Token, j.Role, strings.TrimPrefix(scope(j.Store), "store "), j.Created, j.Creator, j.Expires})
+					rows = append(rows, []string{j.Token, j.Role, strings.TrimPrefix(scope(j.Store), "store "), strings.Join(j.Types, " "), j.Created, j.Creator, j.Expires})
 				} else if err := document(a.out, j); err != nil {
 					return err
 				}
@@ -212,10 +226,11 @@ func (a *app) tokenListCommand() *cobra.Command {
 			request.Cursor = r.Cursor
 		}
 		if !a.json() {
-			a.table([]string{"TOKEN", "ROLE", "STORE", "CREATED", "BY", "EXPIRES"}, rows)
+			a.table([]string{"TOKEN", "ROLE", "STORE", "TYPES", "CREATED", "BY", "EXPIRES"}, rows)
 		}
 		return nil
 	})
+	a.direct(cmd)
 	return a.remote(cmd, true, true)
 }
 
@@ -242,5 +257,6 @@ func (a *app) tokenRevokeCommand() *cobra.Command {
 		return nil
 	})
 	addRequest(cmd.Flags(), &id, &reason)
+	a.direct(cmd)
 	return a.remote(cmd, false, false)
 }

@@ -43,16 +43,17 @@ func (k *Keeper) checkRequest(id datastore.StoreID, r *datastore.Request) error 
 			return fmt.Errorf("%w: the %s %q is not valid UTF-8", datastore.ErrInvalid, text.name, text.value)
 		}
 	}
-	registry := count(r.CreateStore != nil, r.DeleteStore != "", r.CreateToken != nil, r.RevokeToken != "", r.RotateToken != nil)
+	registry := count(r.CreateStore != nil, r.DeleteStore != "", r.CreateToken != nil, r.RevokeToken != "", r.RotateToken != nil, r.AddGrant != nil, r.RemoveGrant != nil)
 	writes := count(len(r.Updates)+len(r.Sets) > 0, r.Schema != nil, r.DeleteWhere != nil)
 	if registry+writes > 1 {
-		return fmt.Errorf("%w: one request updates relationships, or deletes by a filter, or applies a schema, or changes one store or token; send several", datastore.ErrInvalid)
+		return fmt.Errorf("%w: one request updates relationships, or deletes by a filter, or applies a schema, or changes one store, token or grant; send several", datastore.ErrInvalid)
 	}
-	if id == datastore.System && writes+len(r.Preconditions) > 0 {
+	bootstrap := r.Schema != nil && r.Schema.Text == datastore.SystemSchema
+	if id == datastore.System && writes+len(r.Preconditions) > 0 && !bootstrap {
 		return fmt.Errorf("%w; name another store", datastore.ErrReadOnlySystem)
 	}
 	if id != datastore.System && registry > 0 {
-		return fmt.Errorf("%w: stores and tokens are kept in the store system", datastore.ErrInvalid)
+		return fmt.Errorf("%w: stores, tokens and grants are kept in the store system", datastore.ErrInvalid)
 	}
 	for _, p := range r.Preconditions {
 		if p.Filter.IsZero() {

@@ -176,6 +176,15 @@ func (k *Keeper) bootstrap(ctx context.Context) error {
 			return err
 		}
 	}
+	if system.schema == nil {
+		// Nodes that start together write it once.
+		_, err := k.Write(ctx, datastore.System, datastore.Request{
+			ID: "bootstrap-schema", Actor: "pemba", Reason: "what grants are", Schema: &datastore.SchemaUpdate{Text: datastore.SystemSchema},
+		})
+		if err != nil {
+			return err
+		}
+	}
 	known := map[datastore.StoreID]bool{datastore.System: true}
 	for _, s := range system.registry.stores {
 		known[s.ID] = true
@@ -335,9 +344,9 @@ func (k *Keeper) TokenByHash(ctx context.Context, hash [32]byte) (datastore.Toke
 	return system.registry.tokens[name], ok, nil
 }
 
-// HadTokens implements [datastore.Datastore]. A token made on another node counts
-// within MaxStaleness.
-func (k *Keeper) HadTokens(ctx context.Context) (bool, error) {
+// Guarded implements [datastore.Datastore]. A token or grant made on another node
+// counts within MaxStaleness.
+func (k *Keeper) Guarded(ctx context.Context) (bool, error) {
 	s, err := k.open(datastore.System)
 	if err != nil {
 		return false, err

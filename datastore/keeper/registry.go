@@ -1,21 +1,25 @@
 package keeper
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
 	"time"
 
 	"github.com/pembadb/pemba/datastore"
+	"github.com/pembadb/pemba/tuple"
 )
 
-// registry is what the history of the store system says of stores and tokens.
+// registry is what the history of the store system says of stores and tokens. Grants
+// are its relationships.
 type registry struct {
 	stores  map[string]datastore.Store
 	tokens  map[string]datastore.Token
 	byHash  map[[32]byte]string // the tokens' names
 	lastID  datastore.StoreID
-	guarded bool // a token was made once, whether it is still in force or not
+	guarded bool // a token or grant was made once, whether it is still in force or not
 }
 
 func newRegistry() *registry {
@@ -44,6 +48,8 @@ func (r *registry) apply(o datastore.Operation) {
 		}
 	case datastore.RevokeToken:
 		r.forget(o.Token.Name)
+	case datastore.Create, datastore.Touch: // a grant
+		r.guarded = true
 	}
 }
 
@@ -95,9 +101,13 @@ func (j *judgement) registry(r *datastore.Request) error {
 		if !ok {
 			return noToken(r.RevokeToken)
 		}
-		j.add(datastore.Operation{Kind: datastore.RevokeToken, Token: &t})
+		j.revokeToken(t)
 	case r.RotateToken != nil:
 		return j.rotateToken(r.RotateToken, r.Actor)
+	case r.AddGrant != nil:
+		return j.addGrant(*r.AddGrant)
+	case r.RemoveGrant != nil:
+		return j.removeGrant(*r.RemoveGrant)
 	}
 	return nil
 }
@@ -132,12 +142,18 @@ func (j *judgement) expires(t *datastore.Token) error {
 	return datastore.With(fmt.Errorf("%w: token %q would have expired at %s, and it is %s; give a later time", datastore.ErrName, t.Name, t.Expires.Format(time.RFC3339), j.now.Format(time.RFC3339)), "token", t.Name)
 }
 
-// deleteStore deletes a store, and revokes its tokens.
+// deleteStore deletes a store, revokes its tokens, and takes back what was granted
+// on it.
 func (j *judgement) deleteStore(s datastore.Store) {
 	j.add(datastore.Operation{Kind: datastore.DeleteStore, Store: &s})
+	scope := datastore.Grant{StoreID: s.ID}.Scope()
+	gone := map[tuple.Key]bool{}
+	j.takeBack(tuple.Filter{ObjectType: scope.Type, ObjectID: scope.ID}, gone)
+	j.takeBack(tuple.Filter{ObjectType: scope.Type, ObjectIDPrefix: scope.ID + "/"}, gone)
 	for _, t := range sortedBy(j.state.registry.tokens, func(t datastore.Token) string { return t.Name }) {
 		if t.StoreID == s.ID {
 			j.add(datastore.Operation{Kind: datastore.RevokeToken, Token: &t})
+			j.takeBack(grantsOf(t), gone)
 		}
 	}
 }
@@ -191,6 +207,35 @@ func (j *judgement) createToken(t datastore.Token, actor string) error {
 	if err := j.expires(&t); err != nil {
 		return err
 	}
-	j.add(datastore.Operation{Kind: datastore.CreateToken, Token: &t})
-	return nil
+	return j.grantTypes(&t)
+}
+
+// Guarded reports whether a token or a grant was ever made in a Log that no Keeper
+// has opened yet; nothing is written.
+func Guarded(ctx context.Context, log datastore.Log) (bool, error) {
+	const page = 1000
+	for from := datastore.Revision(0); ; {
+		head, entries, err := log.After(ctx, datastore.System, from, page)
+		if errors.Is(err, datastore.ErrNoStore) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		for _, e := range entries {
+			c, err := datastore.Open(e)
+			if err != nil {
+				return false, err
+			}
+			for _, o := range c.Operations {
+				if o.Kind == datastore.CreateToken || o.Kind == datastore.Create || o.Kind == datastore.Touch {
+					return true, nil
+				}
+			}
+			from = e.Revision
+		}
+		if len(entries) == 0 || from >= head.Revision {
+			return false, nil
+		}
+	}
 }

@@ -267,6 +267,9 @@ func (s *state) apply(c datastore.Change) error {
 			if err := s.put(&o.Relationship); err != nil {
 				return err
 			}
+			if s.registry != nil {
+				s.registry.apply(o)
+			}
 		case datastore.Delete, datastore.Expire:
 			s.remove(o.Relationship.Key)
 		case datastore.ApplySchema:

@@ -74,6 +74,8 @@ const (
 	// INVALID_ARGUMENT. What is to be restored is no backup, or was cut off or altered. Metadata: offset (of the part that
 	// is wrong, in bytes).
 	ErrorReason_ERROR_REASON_INVALID_BACKUP ErrorReason = 16
+	// INVALID_ARGUMENT. A grant's caller, role, type or end breaks the rules. Metadata: caller or role, where it is theirs.
+	ErrorReason_ERROR_REASON_INVALID_GRANT ErrorReason = 17
 	// FAILED_PRECONDITION. The schema has no such type. Metadata: type.
 	ErrorReason_ERROR_REASON_UNKNOWN_TYPE ErrorReason = 20
 	// FAILED_PRECONDITION. The type has no such relation or permission. Metadata: type, relation.
@@ -140,6 +142,8 @@ const (
 	ErrorReason_ERROR_REASON_GROUP_EXISTS ErrorReason = 88
 	// NOT_FOUND. Somebody who is to be a member is no user or group of the store. Metadata: id. Create it first.
 	ErrorReason_ERROR_REASON_MEMBER_NOT_FOUND ErrorReason = 89
+	// NOT_FOUND. There is no such grant. Metadata: caller.
+	ErrorReason_ERROR_REASON_GRANT_NOT_FOUND ErrorReason = 78
 	// FAILED_PRECONDITION. A directory would remove more users, groups and memberships than it may, or more than half of one of
 	// the three. Metadata: removals, maximum. Look at the plan; if it is meant, allow more.
 	ErrorReason_ERROR_REASON_TOO_MANY_REMOVALS ErrorReason = 79
@@ -149,10 +153,13 @@ const (
 	ErrorReason_ERROR_REASON_UNKNOWN_TOKEN ErrorReason = 91
 	// UNAUTHENTICATED. The call's token has expired, or its secret was replaced and the time of overlap is over. Metadata: token.
 	ErrorReason_ERROR_REASON_EXPIRED_TOKEN ErrorReason = 94
-	// PERMISSION_DENIED. The token's role does not allow the call. Metadata: role, method.
+	// PERMISSION_DENIED. The caller's roles do not allow the call. Metadata: role (those that do), method.
 	ErrorReason_ERROR_REASON_ROLE_TOO_WEAK ErrorReason = 92
-	// PERMISSION_DENIED. The token is for another store. Metadata: store.
+	// PERMISSION_DENIED. The caller may do nothing in this store. Metadata: store.
 	ErrorReason_ERROR_REASON_STORE_NOT_GRANTED ErrorReason = 93
+	// PERMISSION_DENIED. The caller may do this for other types of objects only. Metadata: store, type (empty: the call is
+	// about all types).
+	ErrorReason_ERROR_REASON_TYPE_NOT_GRANTED ErrorReason = 95
 	// CANCELLED. The caller gave up.
 	ErrorReason_ERROR_REASON_CANCELLED ErrorReason = 100
 	// DEADLINE_EXCEEDED. The caller's deadline, or the server's time limit, has passed.
@@ -183,6 +190,7 @@ var (
 		14:  "ERROR_REASON_DUPLICATE_OPERATION",
 		15:  "ERROR_REASON_LIMIT_EXCEEDED",
 		16:  "ERROR_REASON_INVALID_BACKUP",
+		17:  "ERROR_REASON_INVALID_GRANT",
 		20:  "ERROR_REASON_UNKNOWN_TYPE",
 		21:  "ERROR_REASON_UNKNOWN_RELATION",
 		22:  "ERROR_REASON_PERMISSION_NOT_WRITABLE",
@@ -213,12 +221,14 @@ var (
 		87:  "ERROR_REASON_GROUP_NOT_FOUND",
 		88:  "ERROR_REASON_GROUP_EXISTS",
 		89:  "ERROR_REASON_MEMBER_NOT_FOUND",
+		78:  "ERROR_REASON_GRANT_NOT_FOUND",
 		79:  "ERROR_REASON_TOO_MANY_REMOVALS",
 		90:  "ERROR_REASON_NO_TOKEN",
 		91:  "ERROR_REASON_UNKNOWN_TOKEN",
 		94:  "ERROR_REASON_EXPIRED_TOKEN",
 		92:  "ERROR_REASON_ROLE_TOO_WEAK",
 		93:  "ERROR_REASON_STORE_NOT_GRANTED",
+		95:  "ERROR_REASON_TYPE_NOT_GRANTED",
 		100: "ERROR_REASON_CANCELLED",
 		101: "ERROR_REASON_DEADLINE_EXCEEDED",
 		102: "ERROR_REASON_UNAVAILABLE",
@@ -242,6 +252,7 @@ var (
 		"ERROR_REASON_DUPLICATE_OPERATION":     14,
 		"ERROR_REASON_LIMIT_EXCEEDED":          15,
 		"ERROR_REASON_INVALID_BACKUP":          16,
+		"ERROR_REASON_INVALID_GRANT":           17,
 		"ERROR_REASON_UNKNOWN_TYPE":            20,
 		"ERROR_REASON_UNKNOWN_RELATION":        21,
 		"ERROR_REASON_PERMISSION_NOT_WRITABLE": 22,
@@ -272,12 +283,14 @@ var (
 		"ERROR_REASON_GROUP_NOT_FOUND":         87,
 		"ERROR_REASON_GROUP_EXISTS":            88,
 		"ERROR_REASON_MEMBER_NOT_FOUND":        89,
+		"ERROR_REASON_GRANT_NOT_FOUND":         78,
 		"ERROR_REASON_TOO_MANY_REMOVALS":       79,
 		"ERROR_REASON_NO_TOKEN":                90,
 		"ERROR_REASON_UNKNOWN_TOKEN":           91,
 		"ERROR_REASON_EXPIRED_TOKEN":           94,
 		"ERROR_REASON_ROLE_TOO_WEAK":           92,
 		"ERROR_REASON_STORE_NOT_GRANTED":       93,
+		"ERROR_REASON_TYPE_NOT_GRANTED":        95,
 		"ERROR_REASON_CANCELLED":               100,
 		"ERROR_REASON_DEADLINE_EXCEEDED":       101,
 		"ERROR_REASON_UNAVAILABLE":             102,
@@ -316,7 +329,7 @@ var File_pemba_v1_error_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x14pemba/v1/error.proto\x12\bpemba.v1*\xf4\x0e\n" +
+	"\x14pemba/v1/error.proto\x12\bpemba.v1*\xd9\x0f\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_MISSING_FIELD\x10\x01\x12\x1f\n" +
@@ -335,7 +348,8 @@ const file_pemba_v1_error_proto_rawDesc = "" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\r\x12$\n" +
 	" ERROR_REASON_DUPLICATE_OPERATION\x10\x0e\x12\x1f\n" +
 	"\x1bERROR_REASON_LIMIT_EXCEEDED\x10\x0f\x12\x1f\n" +
-	"\x1bERROR_REASON_INVALID_BACKUP\x10\x10\x12\x1d\n" +
+	"\x1bERROR_REASON_INVALID_BACKUP\x10\x10\x12\x1e\n" +
+	"\x1aERROR_REASON_INVALID_GRANT\x10\x11\x12\x1d\n" +
 	"\x19ERROR_REASON_UNKNOWN_TYPE\x10\x14\x12!\n" +
 	"\x1dERROR_REASON_UNKNOWN_RELATION\x10\x15\x12(\n" +
 	"$ERROR_REASON_PERMISSION_NOT_WRITABLE\x10\x16\x12$\n" +
@@ -365,13 +379,15 @@ const file_pemba_v1_error_proto_rawDesc = "" +
 	"\x18ERROR_REASON_USER_EXISTS\x10V\x12 \n" +
 	"\x1cERROR_REASON_GROUP_NOT_FOUND\x10W\x12\x1d\n" +
 	"\x19ERROR_REASON_GROUP_EXISTS\x10X\x12!\n" +
-	"\x1dERROR_REASON_MEMBER_NOT_FOUND\x10Y\x12\"\n" +
+	"\x1dERROR_REASON_MEMBER_NOT_FOUND\x10Y\x12 \n" +
+	"\x1cERROR_REASON_GRANT_NOT_FOUND\x10N\x12\"\n" +
 	"\x1eERROR_REASON_TOO_MANY_REMOVALS\x10O\x12\x19\n" +
 	"\x15ERROR_REASON_NO_TOKEN\x10Z\x12\x1e\n" +
 	"\x1aERROR_REASON_UNKNOWN_TOKEN\x10[\x12\x1e\n" +
 	"\x1aERROR_REASON_EXPIRED_TOKEN\x10^\x12\x1e\n" +
 	"\x1aERROR_REASON_ROLE_TOO_WEAK\x10\\\x12\"\n" +
-	"\x1eERROR_REASON_STORE_NOT_GRANTED\x10]\x12\x1a\n" +
+	"\x1eERROR_REASON_STORE_NOT_GRANTED\x10]\x12!\n" +
+	"\x1dERROR_REASON_TYPE_NOT_GRANTED\x10_\x12\x1a\n" +
 	"\x16ERROR_REASON_CANCELLED\x10d\x12\"\n" +
 	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x10e\x12\x1c\n" +
 	"\x18ERROR_REASON_UNAVAILABLE\x10f\x12\x19\n" +

@@ -21,7 +21,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Role is what the holder of a token may do, in the token's store or in all.
+// Role is what a caller may do, in one store or in all.
 type Role int32
 
 const (
@@ -37,9 +37,9 @@ const (
 	Role_ROLE_SCHEMA_ADMIN Role = 4
 	// All of reader; keep users and groups.
 	Role_ROLE_PROVISIONER Role = 5
-	// All of reader; read and verify histories; for all stores: watch and read that of `system`, and list tokens.
+	// All of reader; read and verify histories; for all stores: watch and read that of `system`, and list tokens and grants.
 	Role_ROLE_AUDITOR Role = 6
-	// Everything; for all stores: keep stores and tokens.
+	// Everything; for all stores: keep stores, tokens and grants.
 	Role_ROLE_ADMIN Role = 7
 )
 

@@ -39,7 +39,10 @@ type Token struct {
 	// When it ends, in whole microseconds. Absent: when it is revoked.
 	Expires *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`
 	// Until when the secret before is valid, too. Absent: it is not.
-	OverlapUntil  *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=overlap_until,json=overlapUntil,proto3" json:"overlap_until,omitempty"`
+	OverlapUntil *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=overlap_until,json=overlapUntil,proto3" json:"overlap_until,omitempty"`
+	// The types of objects that its role is narrowed to, in order. Empty: all. What was granted to it besides,
+	// GrantService.ListGrants shows.
+	Types         []string `protobuf:"bytes,8,rep,name=types,proto3" json:"types,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -123,6 +126,13 @@ func (x *Token) GetOverlapUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Token) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
 // Asks to make a token.
 type CreateTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -140,7 +150,10 @@ type CreateTokenRequest struct {
 	// Why, for the history: up to 1,024 bytes of printable UTF-8.
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	// When it ends: from then on calls with it are refused (EXPIRED_TOKEN), and streams end. Absent: when it is revoked.
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires,proto3" json:"expires,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires,proto3" json:"expires,omitempty"`
+	// Narrows the role to objects of these types of the store's schema: checker, reader and writer can be narrowed, for one
+	// store. The token then has a grant for each. Empty: all types.
+	Types         []string `protobuf:"bytes,8,rep,name=types,proto3" json:"types,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -220,6 +233,13 @@ func (x *CreateTokenRequest) GetReason() string {
 func (x *CreateTokenRequest) GetExpires() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Expires
+	}
+	return nil
+}
+
+func (x *CreateTokenRequest) GetTypes() []string {
+	if x != nil {
+		return x.Types
 	}
 	return nil
 }
@@ -694,7 +714,7 @@ var File_pemba_v1_token_service_proto protoreflect.FileDescriptor
 
 const file_pemba_v1_token_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cpemba/v1/token_service.proto\x12\bpemba.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apemba/v1/consistency.proto\x1a\x13pemba/v1/role.proto\"\x9c\x02\n" +
+	"\x1cpemba/v1/token_service.proto\x12\bpemba.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apemba/v1/consistency.proto\x1a\x13pemba/v1/role.proto\"\xb2\x02\n" +
 	"\x05Token\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\"\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x0e.pemba.v1.RoleR\x04role\x12\x14\n" +
@@ -702,7 +722,8 @@ const file_pemba_v1_token_service_proto_rawDesc = "" +
 	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x18\n" +
 	"\acreator\x18\x05 \x01(\tR\acreator\x124\n" +
 	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12?\n" +
-	"\roverlap_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\foverlapUntil\"\xee\x01\n" +
+	"\roverlap_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\foverlapUntil\x12\x14\n" +
+	"\x05types\x18\b \x03(\tR\x05types\"\x84\x02\n" +
 	"\x12CreateTokenRequest\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12\x1d\n" +
 	"\n" +
@@ -712,7 +733,8 @@ const file_pemba_v1_token_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x05 \x01(\tR\trequestId\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x124\n" +
-	"\aexpires\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"l\n" +
+	"\aexpires\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x14\n" +
+	"\x05types\x18\b \x03(\tR\x05types\"l\n" +
 	"\x13CreateTokenResponse\x12\x16\n" +
 	"\x06zookie\x18\x01 \x01(\tR\x06zookie\x12%\n" +
 	"\x05token\x18\x02 \x01(\v2\x0f.pemba.v1.TokenR\x05token\x12\x16\n" +

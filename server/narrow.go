@@ -25,10 +25,6 @@ type about struct {
 	none bool
 }
 
-// aboutWhole is a message that only who may do something in the whole store may
-// send.
-var aboutWhole = about{whole: true}
-
 // typed adds the type of something that names one; without it the message is about
 // all types, or is refused later for what it lacks.
 func (a *about) typed(typ string) {
@@ -131,7 +127,7 @@ func aboutAuthzed(message any) about {
 			a.typed(i.GetResource().GetObjectType())
 		}
 	case *authzedv1.BulkCheckPermissionRequest:
-		for _, i := range r.Items {
+		for _, i := range r.GetItems() {
 			a.typed(i.GetResource().GetObjectType())
 		}
 	case *authzedv1.LookupResourcesRequest:
@@ -170,8 +166,12 @@ func aboutAuthzed(message any) about {
 		a.whole = a.whole || len(a.types) == 0 || slices.ContainsFunc(r.OptionalUpdateKinds, func(k authzedv1.WatchKind) bool {
 			return k != authzedv1.WatchKind_WATCH_KIND_INCLUDE_RELATIONSHIP_UPDATES && k != authzedv1.WatchKind_WATCH_KIND_UNSPECIFIED
 		})
-	default:
-		return aboutWhole
+	default: // only who may do something in the whole store may send it
+		a.whole = true
+		if named, ok := message.(interface{ GetStore() string }); ok {
+			store := named.GetStore()
+			a.store = &store
+		}
 	}
 	return a
 }
@@ -245,20 +245,16 @@ func notOfType(c *caller, st datastore.Store, method, typ string) error {
 		}
 	}
 	slices.Sort(have)
-	what := "of all types, or shows more than one; name a type, or use a caller with a role on the whole store"
-	if typ != "" {
-		what = fmt.Sprintf("of type %q", shortened(typ, 80))
+	if len(have) > 10 {
+		have = append(have[:10], "…")
 	}
-	for i, t := range have {
-		if i == 10 {
-			have = append(have[:i], "…")
-			break
-		}
-		have[i] = t
-	}
-	text := fmt.Sprintf("%s may call %s for objects of type %s only, and this is about objects %s", c.what(), method, strings.Join(have, ", "), what)
+	on := "objects of type " + strings.Join(have, ", ")
 	if len(have) == 0 {
-		text = fmt.Sprintf("%s may not call %s for objects %s", c.what(), method, what)
+		on = "objects of no type"
+	}
+	text := fmt.Sprintf("%s may call %s about %s only, and this is about type %q", c.what(), method, on, shortened(typ, 80))
+	if typ == "" {
+		text = fmt.Sprintf("%s has roles on %s only, and %s, asked like this, is about all types or shows more than these; name the type, if it can be named, or use a caller with a role on the whole store", c.what(), on, method)
 	}
 	return withReason(codes.PermissionDenied, pembav1.ErrorReason_ERROR_REASON_TYPE_NOT_GRANTED, text, "store", st.Name, "type", shortened(typ, 80))
 }

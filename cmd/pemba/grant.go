@@ -56,10 +56,10 @@ func (a *app) grantAddCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add CALLER --role ROLE",
 		Short: "Grant a role to a caller",
-		Long: `Grant a role to a caller: ` + callerForms + `.
-Of a group are all callers in whose token the identity provider names it. The role is
-granted on one store (--store), on one type of its objects (--type), or on all stores
-(--all-stores). Roles add up.`,
+		Long: `Grant a role to a caller: token:NAME, oidc:SUBJECT, certificate:IDENTITY, or
+group:NAME, which is everybody in whose token the identity provider names the
+group. The role is granted on one store (--store), on one type of its objects
+(--type), or on all stores (--all-stores). Roles add up.`,
 		Example: `  pemba grant add group:platform --role admin --all-stores
   pemba grant add oidc:ada@example.com --role reader --store acme --expires-in 8h
   pemba grant add certificate:spiffe://acme/shop --role checker --type document`,
@@ -152,7 +152,7 @@ func (a *app) grantListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List what callers may do, with the roles of tokens",
-		Long:    "List what is granted, with the roles that tokens were made with; with --store what counts in it.",
+		Long:    "List what is granted, with the roles that tokens were made with; with --store\nwhat counts in it.",
 		Example: "  pemba grant list\n  pemba grant list --caller oidc:ada@example.com",
 		Args:    takes(),
 	}

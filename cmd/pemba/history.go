@@ -129,7 +129,10 @@ func changeDocument(c *pb.Change) changeJSON {
 			e.Store, e.StoreID = s.Store, s.Id
 		}
 		if t := o.Token; t != nil {
-			e.Token, e.Role, e.Store = t.Name, roleText(t.Role), t.Store
+			e.Token, e.Store = t.Name, t.Store
+			if t.Role != pb.Role_ROLE_UNSPECIFIED {
+				e.Role = roleText(t.Role)
+			}
 		}
 		if i := o.Identity; i != nil {
 			e.Identity, e.State, e.StateBefore = objectFromWire(i.Object).String(), stateText(i.After), stateText(i.Before)
@@ -181,6 +184,9 @@ func operationText(o *pb.Operation) (mark string, paint colour, text string) {
 		return "-", red, "token " + o.Token.Name
 	case o.Token != nil:
 		text := "token " + o.Token.Name + ", " + roleText(o.Token.Role) + " of " + scope(o.Token.Store)
+		if o.Token.Role == pb.Role_ROLE_UNSPECIFIED { // it has what its grants say
+			text = "token " + o.Token.Name + " of " + scope(o.Token.Store)
+		}
 		if o.Token.OverlapUntil != nil {
 			return "~", yellow, text + ", another secret"
 		}

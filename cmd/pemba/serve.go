@@ -176,7 +176,11 @@ func (s *serving) checkGuarded(ctx context.Context, log datastore.Log) error {
 		}
 		guarded, err := keeper.Guarded(ctx, log)
 		if err == nil && !guarded {
-			err = usagef("without a token the server listens on loopback only, and %s is not; make one with `pemba token create NAME --role admin --all-stores --datastore %s`, give --token, PEMBA_TOKEN or a file, or listen on 127.0.0.1", addr, &s.place)
+			made := ""
+			if s.place.uri != "memory:" {
+				made = fmt.Sprintf("make one with `pemba token create NAME --role admin --all-stores --datastore %s`, ", &s.place)
+			}
+			err = usagef("without a token the server listens on loopback only, and %s is not; %sgive --token, PEMBA_TOKEN or a file, or listen on 127.0.0.1", addr, made)
 		}
 		return err
 	}

@@ -127,6 +127,7 @@ func aboutAuthzed(message any) about {
 			a.typed(i.GetResource().GetObjectType())
 		}
 	case *authzedv1.BulkCheckPermissionRequest:
+		//lint:ignore SA1019 clients still call it
 		for _, i := range r.GetItems() {
 			a.typed(i.GetResource().GetObjectType())
 		}

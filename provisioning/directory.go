@@ -70,6 +70,55 @@ func (d *Directory) request(id string) datastore.Request {
 	return datastore.Request{ID: id, Actor: d.Actor, Reason: d.Reason}
 }
 
+// write writes a request. Under an id that was used for the same user or group it
+// may be a late retry: what a request writes rests on what was there, so that after
+// another change the two cannot be told apart, and the error must not say that they
+// differ.
+func (d *Directory) write(ctx context.Context, r datastore.Request) (datastore.Outcome, error) {
+	out, err := d.Datastore.Write(ctx, d.Store, r)
+	if !errors.Is(err, datastore.ErrRequestReused) {
+		return out, err
+	}
+	found, failed := d.Datastore.Requested(ctx, d.Store, r.ID)
+	if failed != nil {
+		return out, err
+	}
+	about := map[tuple.Object]bool{}
+	for _, u := range r.Identities {
+		about[u.Object] = true
+	}
+	if r.Erase != nil {
+		about[*r.Erase] = true
+	}
+	for _, op := range found[r.ID].Operations {
+		var o tuple.Object
+		switch op.Kind {
+		case datastore.PutIdentity:
+			o = op.Identity.Object
+		case datastore.Erase:
+			o = *op.Erased
+		}
+		if about[o] {
+			return out, lateRetry{err, r.ID, o, found[r.ID].Revision}
+		}
+	}
+	return out, err
+}
+
+// lateRetry is a [datastore.ErrRequestReused] of what may be the same request.
+type lateRetry struct {
+	error
+	id     string
+	object tuple.Object
+	at     datastore.Revision
+}
+
+func (e lateRetry) Error() string {
+	return fmt.Sprintf("request id %q was used for %s in revision %d: what was asked then was done then, and nothing is done now; if more is to be done, look at %s and use a new id", e.id, e.object, e.at, e.object)
+}
+
+func (e lateRetry) Unwrap() error { return e.error }
+
 // MaxCreated is how many resources one call of Create makes. While a change is
 // judged the head of the store is held, and each resource asks a database whether
 // it and its keys are free: more would keep others waiting for too long.
@@ -119,7 +168,7 @@ func (d *Directory) create(ctx context.Context, k scim.Kind, drafts []Draft, req
 		return nil, fmt.Errorf("%w: too much is created at once; send several requests", datastore.ErrTooLarge)
 	}
 	rest := cut(&r)
-	out, err := d.Datastore.Write(ctx, d.Store, r)
+	out, err := d.write(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +290,7 @@ func (d *Directory) update(ctx context.Context, k scim.Kind, id string, c Change
 	u.Expected = &now.Revision
 	req.Identities = []datastore.IdentityUpdate{u}
 	rest := cut(&req)
-	out, err := d.Datastore.Write(ctx, d.Store, req)
+	out, err := d.write(ctx, req)
 	if err == nil && len(rest) > 0 {
 		out, err = d.rest(ctx, v.shape, &next, now.State, rest)
 	}
@@ -274,7 +323,7 @@ func (d *Directory) Delete(ctx context.Context, k scim.Kind, id string, version 
 		if version != 0 && version != now.Revision {
 			return otherVersion(now, version)
 		}
-		out, err := d.Datastore.Write(ctx, d.Store, v.removal(d.request(requestID), k, now))
+		out, err := d.write(ctx, v.removal(d.request(requestID), k, now))
 		zookie = out.Zookie
 		return err
 	})

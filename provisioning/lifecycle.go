@@ -75,7 +75,7 @@ func (d *Directory) set(ctx context.Context, k scim.Kind, id string, state datas
 		}
 		r.Identities = []datastore.IdentityUpdate{u}
 	}
-	out, err := d.Datastore.Write(ctx, d.Store, r)
+	out, err := d.write(ctx, r)
 	return out.Zookie, err
 }
 
@@ -100,6 +100,6 @@ func (d *Directory) Erase(ctx context.Context, k scim.Kind, id, requestID string
 	}
 	r := d.request(requestID)
 	r.Erase = &now.Object
-	out, err := d.Datastore.Write(ctx, d.Store, r)
+	out, err := d.write(ctx, r)
 	return out.Zookie, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -80,6 +81,14 @@ func TestAUserIsSuspendedReactivatedDeletedAndErased(t *testing.T) {
 	show(pembav1.UserState_USER_STATE_ACTIVE, "ada@example.com")
 	_, err = users.SuspendUser(ctx, &pembav1.SuspendUserRequest{Id: "ada", RequestId: "s1", Reason: "on leave"})
 	expect(t, "suspending a later version under an id that was used", err, codes.AlreadyExists, "REQUEST_ID_REUSED")
+	if text := err.Error(); !strings.Contains(text, `request id "s1" was used for user:ada in revision 4: what was asked then was done then`) || strings.Contains(text, "another request") || fact(err, "revision") != "4" {
+		t.Errorf("a retry that comes late is told %v", err)
+	}
+	_, err = users.CreateUser(ctx, &pembav1.CreateUserRequest{Id: "bob", RequestId: "s1", Attributes: attributes(t, `{"userName":"bob"}`)})
+	expect(t, "another user under an id that was used", err, codes.AlreadyExists, "REQUEST_ID_REUSED")
+	if !strings.Contains(err.Error(), "another request") {
+		t.Errorf("another request is told %v", err)
+	}
 	_, err = users.EraseUser(ctx, &pembav1.EraseUserRequest{Id: "ada"})
 	expect(t, "erasing an active user", err, codes.FailedPrecondition, "PRECONDITION_FAILED")
 	gone, err := users.DeleteUser(ctx, &pembav1.DeleteUserRequest{Id: "ada"})

@@ -101,7 +101,8 @@ const (
 	// FAILED_PRECONDITION. A precondition does not hold. Metadata: precondition (its index); of a user or group object,
 	// revision.
 	ErrorReason_ERROR_REASON_PRECONDITION_FAILED ErrorReason = 41
-	// ALREADY_EXISTS. The request id was used for another request. Metadata: request_id, revision.
+	// ALREADY_EXISTS. The request id was used for another request, or for this one and its user or group changed since. Metadata:
+	// request_id, revision.
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 42
 	// FAILED_PRECONDITION. The schema in force is not the expected one. Metadata: expected, hash.
 	ErrorReason_ERROR_REASON_SCHEMA_HASH_MISMATCH ErrorReason = 43

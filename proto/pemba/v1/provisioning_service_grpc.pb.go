@@ -52,8 +52,9 @@ const (
 // a comment in the schema can name other types and another relation. Personal attributes are kept apart from the history,
 // which holds their salted digests. Attributes have the names and types of SCIM's schemas (RFC 7643 §4).
 //
-// A request that is sent again under its request id changes nothing twice; if another changed the same user or group in between
-// it ends with ALREADY_EXISTS (REQUEST_ID_REUSED).
+// A request that is sent again under its request id changes nothing twice. It succeeds again while its user or group is as it
+// left it. After another change of that user or group it ends with ALREADY_EXISTS (REQUEST_ID_REUSED), which names the revision in
+// which it was done, and changes nothing: whoever suspends somebody again needs a new id.
 type ProvisioningServiceClient interface {
 	// GetUser tells a user's state and attributes.
 	//
@@ -426,8 +427,9 @@ type ProvisioningService_ApplyDirectoryClient = grpc.BidiStreamingClient[ApplyDi
 // a comment in the schema can name other types and another relation. Personal attributes are kept apart from the history,
 // which holds their salted digests. Attributes have the names and types of SCIM's schemas (RFC 7643 §4).
 //
-// A request that is sent again under its request id changes nothing twice; if another changed the same user or group in between
-// it ends with ALREADY_EXISTS (REQUEST_ID_REUSED).
+// A request that is sent again under its request id changes nothing twice. It succeeds again while its user or group is as it
+// left it. After another change of that user or group it ends with ALREADY_EXISTS (REQUEST_ID_REUSED), which names the revision in
+// which it was done, and changes nothing: whoever suspends somebody again needs a new id.
 type ProvisioningServiceServer interface {
 	// GetUser tells a user's state and attributes.
 	//

@@ -97,6 +97,9 @@ func (x *exchange) arrive(ctx context.Context, method string) {
 		return
 	}
 	x.caller = c
+	if x.server.registered[method].unary != nil && x.request.ContentLength > int64(x.server.limits.RequestBytes) {
+		x.fail(x.server.tooLarge()) // before any of it is read
+	}
 }
 
 // fromHere refuses those who need no token because the server listens on loopback
@@ -257,14 +260,20 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// tooLarge is the error of a request over HTTP that is larger than it may be.
+func (s *Server) tooLarge() error {
+	limit := s.limits.RequestBytes
+	return withReason(codes.ResourceExhausted, pembav1.ErrorReason_ERROR_REASON_LIMIT_EXCEEDED,
+		fmt.Sprintf("the request has more bytes than the limit of %d (max-request-bytes); split it", limit),
+		"limit", "max-request-bytes", "maximum", strconv.Itoa(limit))
+}
+
 // bound refuses a message that is too large, and has a large one wait for its
 // share.
 func (b *body) bound() error {
 	limit := b.exchange.server.limits.RequestBytes
 	if b.read > limit {
-		return withReason(codes.ResourceExhausted, pembav1.ErrorReason_ERROR_REASON_LIMIT_EXCEEDED,
-			fmt.Sprintf("the request has more bytes than the limit of %d (max-request-bytes); split it", limit),
-			"limit", "max-request-bytes", "maximum", strconv.Itoa(limit))
+		return b.exchange.server.tooLarge()
 	}
 	if b.read <= smallMessage || b.weight > 0 {
 		return nil

@@ -99,25 +99,21 @@ func (d *Directory) write(ctx context.Context, r datastore.Request) (datastore.O
 			o = *op.Erased
 		}
 		if about[o] {
-			return out, lateRetry{err, r.ID, o, found[r.ID].Revision}
+			return out, saidAs{err, fmt.Sprintf("request id %q was used for %s in revision %d: what was asked then was done then, and nothing is done now; if more is to be done, look at %s and use a new id",
+				r.ID, o, found[r.ID].Revision, o)}
 		}
 	}
 	return out, err
 }
 
-// lateRetry is a [datastore.ErrRequestReused] of what may be the same request.
-type lateRetry struct {
+// saidAs is an error in other words.
+type saidAs struct {
 	error
-	id     string
-	object tuple.Object
-	at     datastore.Revision
+	text string
 }
 
-func (e lateRetry) Error() string {
-	return fmt.Sprintf("request id %q was used for %s in revision %d: what was asked then was done then, and nothing is done now; if more is to be done, look at %s and use a new id", e.id, e.object, e.at, e.object)
-}
-
-func (e lateRetry) Unwrap() error { return e.error }
+func (e saidAs) Error() string { return e.text }
+func (e saidAs) Unwrap() error { return e.error }
 
 // MaxCreated is how many resources one call of Create makes. While a change is
 // judged the head of the store is held, and each resource asks a database whether

@@ -63,7 +63,7 @@ func (d *Directory) set(ctx context.Context, k scim.Kind, id string, state datas
 	case now.State == state:
 		return v.Zookie(), nil
 	case now.State == datastore.Removed:
-		return "", datastore.With(fmt.Errorf("%s was removed; create it again: %w", now.Object, datastore.ErrNoIdentity), "object", now.Object.String())
+		return "", datastore.With(fmt.Errorf("%s: %w: it was removed; create it again", now.Object, datastore.ErrNoIdentity), "object", now.Object.String())
 	}
 	r := d.request(requestID)
 	if state == datastore.Removed {

@@ -142,7 +142,8 @@ func madeBy(c datastore.Change, o tuple.Object) bool {
 // mine refuses an operation id under which something else was done.
 func (b *offboarding) mine(removals []tuple.Filter, suspension string) error {
 	reused := func(id string, c datastore.Change, why string) error {
-		return datastore.With(fmt.Errorf("operation id %q: %w (revision %d): %s; nothing was changed", b.operation, datastore.ErrRequestReused, c.Revision, why),
+		text := fmt.Sprintf("operation id %q was used before, in revision %d: %s; nothing was changed", b.operation, c.Revision, why)
+		return datastore.With(saidAs{datastore.ErrRequestReused, text},
 			"request_id", id, "revision", strconv.FormatUint(uint64(c.Revision), 10))
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(b.earlier), func(x, y string) int { return cmp.Compare(b.earlier[x].Revision, b.earlier[y].Revision) }) {
@@ -159,7 +160,7 @@ func (b *offboarding) mine(removals []tuple.Filter, suspension string) error {
 		}
 		switch {
 		case !same:
-			return reused(id, c, "use a new id to offboard "+b.object.String())
+			return reused(id, c, "for something else; use a new id to offboard "+b.object.String())
 		case c.Reason != b.Reason:
 			return reused(id, c, fmt.Sprintf("its reason was %q; give that to go on with it, or use a new id", c.Reason))
 		case c.Actor != b.Actor:

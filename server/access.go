@@ -71,7 +71,7 @@ func (a *accessReport) plan(ctx context.Context, s datastore.Snapshot, now time.
 	a.snapshot, a.now = s, graph.EvaluationTime(s, now)
 	compiled := s.Schema()
 	if compiled == nil {
-		return fmt.Errorf("%w at revision %d; apply one, or ask about a later time", datastore.ErrNoSchema, s.Head().Revision)
+		return noSchemaAt(s)
 	}
 	about, kind := a.resource, "resource"
 	if a.subject != nil {

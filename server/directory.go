@@ -30,7 +30,7 @@ func (s *provisionings) ApplyDirectory(stream directoryStream) error {
 	if err != nil {
 		return err
 	}
-	d, err := s.directory(stream.Context(), start.Store, "", start.Reason, maxRequestID)
+	d, err := s.directory(stream.Context(), start.Store, "", start.Reason)
 	if err != nil {
 		return err
 	}

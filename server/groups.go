@@ -53,7 +53,7 @@ func (s *provisionings) GetGroup(ctx context.Context, r *pembav1.GetGroupRequest
 	if err := checkID("id", r.Id); err != nil {
 		return nil, err
 	}
-	snapshot, _, err := s.at(ctx, r.Store, r.Consistency)
+	snapshot, _, err := s.people(ctx, r.Store, r.Consistency)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (s *provisionings) ListMembers(ctx context.Context, r *pembav1.ListMembersR
 }
 
 func (s *provisionings) CreateGroup(ctx context.Context, r *pembav1.CreateGroupRequest) (*pembav1.CreateGroupResponse, error) {
-	d, err := s.of(ctx, r.Store, r.Id, r.RequestId, r.Reason, maxRequestID)
+	d, err := s.of(ctx, r.Store, r.Id, r.RequestId, r.Reason)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (s *provisionings) CreateGroup(ctx context.Context, r *pembav1.CreateGroupR
 }
 
 func (s *provisionings) UpdateGroup(ctx context.Context, r *pembav1.UpdateGroupRequest) (*pembav1.UpdateGroupResponse, error) {
-	d, err := s.of(ctx, r.Store, r.Id, r.RequestId, r.Reason, maxRequestID)
+	d, err := s.of(ctx, r.Store, r.Id, r.RequestId, r.Reason)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (s *provisionings) EraseGroup(ctx context.Context, r *pembav1.EraseGroupReq
 
 // join adds or removes the members of a request.
 func (s *provisionings) join(ctx context.Context, store, id, requestID, reason string, given []*pembav1.Member, add bool) (string, error) {
-	d, err := s.of(ctx, store, id, requestID, reason, maxRequestID)
+	d, err := s.of(ctx, store, id, requestID, reason)
 	if err != nil {
 		return "", err
 	}
@@ -209,7 +209,7 @@ func (s *provisionings) RemoveMembers(ctx context.Context, r *pembav1.RemoveMemb
 }
 
 func (s *provisionings) ReplaceMembers(ctx context.Context, r *pembav1.ReplaceMembersRequest) (*pembav1.ReplaceMembersResponse, error) {
-	d, err := s.of(ctx, r.Store, r.Id, r.RequestId, r.Reason, maxRequestID)
+	d, err := s.of(ctx, r.Store, r.Id, r.RequestId, r.Reason)
 	if err != nil {
 		return nil, err
 	}

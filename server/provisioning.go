@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -30,8 +31,8 @@ type provisionings struct {
 const maxOperationID = 100
 
 // directory is what a request that changes users or groups needs.
-func (s *provisionings) directory(ctx context.Context, store, requestID, reason string, longest int) (*provisioning.Directory, error) {
-	if err := checkRequest(requestID, reason, longest); err != nil {
+func (s *provisionings) directory(ctx context.Context, store, requestID, reason string) (*provisioning.Directory, error) {
+	if err := checkRequest(requestID, reason, maxRequestID); err != nil {
 		return nil, err
 	}
 	st, err := s.store(ctx, store)
@@ -41,12 +42,25 @@ func (s *provisionings) directory(ctx context.Context, store, requestID, reason 
 	return &provisioning.Directory{Datastore: s.ds, Store: st.ID, Actor: callerOf(ctx).name, Reason: reason}, nil
 }
 
+// checkOperationID checks the id of a whole of several changes.
+func checkOperationID(id string) error {
+	if len(id) > maxOperationID {
+		return invalidField("operation_id", "operation_id has %d bytes, more than %d", len(id), maxOperationID)
+	}
+	for i := range len(id) {
+		if id[i] <= ' ' || id[i] >= 0x7f {
+			return invalidField("operation_id", "operation_id %q holds something else than printable ASCII at byte %d", id, i)
+		}
+	}
+	return nil
+}
+
 // of is directory for a request about one user or group.
-func (s *provisionings) of(ctx context.Context, store, id, requestID, reason string, longest int) (*provisioning.Directory, error) {
+func (s *provisionings) of(ctx context.Context, store, id, requestID, reason string) (*provisioning.Directory, error) {
 	if err := checkID("id", id); err != nil {
 		return nil, err
 	}
-	return s.directory(ctx, store, requestID, reason, longest)
+	return s.directory(ctx, store, requestID, reason)
 }
 
 // checkID refuses what no user or group can have for its id, whatever its type.
@@ -122,7 +136,7 @@ func (s *provisionings) GetUser(ctx context.Context, r *pembav1.GetUserRequest) 
 	if err := checkID("id", r.Id); err != nil {
 		return nil, err
 	}
-	snapshot, _, err := s.at(ctx, r.Store, r.Consistency)
+	snapshot, _, err := s.people(ctx, r.Store, r.Consistency)
 	if err != nil {
 		return nil, err
 	}
@@ -133,6 +147,27 @@ func (s *provisionings) GetUser(ctx context.Context, r *pembav1.GetUserRequest) 
 	}
 	u, err := userProto(found, state)
 	return &pembav1.GetUserResponse{Zookie: snapshot.Zookie(), User: u}, err
+}
+
+// people is the snapshot of a question about users and groups. One about a time
+// before the store had a schema is refused, as nobody can have been there: it is
+// surely mistaken.
+func (s *provisionings) people(ctx context.Context, store string, c *pembav1.Consistency) (datastore.Snapshot, time.Time, error) {
+	snapshot, now, err := s.at(ctx, store, c)
+	if err != nil {
+		return nil, now, err
+	}
+	if _, past := c.GetRequirement().(*pembav1.Consistency_AtTime); past && snapshot.Schema() == nil {
+		defer snapshot.Close()
+		return nil, now, noSchemaAt(snapshot)
+	}
+	return snapshot, now, nil
+}
+
+// noSchemaAt is the error of a question about a store as it was before its first
+// schema.
+func noSchemaAt(s datastore.Snapshot) error {
+	return fmt.Errorf("%w at revision %d; apply one, or ask about a later time", datastore.ErrNoSchema, s.Head().Revision)
 }
 
 // identityPage is a page of users, groups or members being made.
@@ -165,7 +200,7 @@ func (s *provisionings) page(ctx context.Context, r, filter pageRequest) (*ident
 		p.limit = min(n, p.limit)
 	}
 	if r.GetCursor() == "" {
-		p.snapshot, p.now, err = s.at(ctx, r.GetStore(), r.GetConsistency())
+		p.snapshot, p.now, err = s.people(ctx, r.GetStore(), r.GetConsistency())
 		return p, err
 	}
 	c, err := parseCursor(r.GetCursor(), p.question)
@@ -241,7 +276,7 @@ func draft(k scim.Kind, id string, given *structpb.Struct) (provisioning.Draft, 
 }
 
 func (s *provisionings) CreateUser(ctx context.Context, r *pembav1.CreateUserRequest) (*pembav1.CreateUserResponse, error) {
-	d, err := s.of(ctx, r.Store, r.Id, r.RequestId, r.Reason, maxRequestID)
+	d, err := s.of(ctx, r.Store, r.Id, r.RequestId, r.Reason)
 	if err != nil {
 		return nil, err
 	}
@@ -267,7 +302,7 @@ func change(k scim.Kind, given *structpb.Struct, replace bool, expected uint64, 
 }
 
 func (s *provisionings) UpdateUser(ctx context.Context, r *pembav1.UpdateUserRequest) (*pembav1.UpdateUserResponse, error) {
-	d, err := s.of(ctx, r.Store, r.Id, r.RequestId, r.Reason, maxRequestID)
+	d, err := s.of(ctx, r.Store, r.Id, r.RequestId, r.Reason)
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +319,7 @@ func (s *provisionings) UpdateUser(ctx context.Context, r *pembav1.UpdateUserReq
 }
 
 func (s *provisionings) set(ctx context.Context, k scim.Kind, store, id, requestID, reason string, state datastore.IdentityState) (string, error) {
-	d, err := s.of(ctx, store, id, requestID, reason, maxRequestID)
+	d, err := s.of(ctx, store, id, requestID, reason)
 	if err != nil {
 		return "", err
 	}
@@ -308,7 +343,7 @@ func (s *provisionings) DeleteUser(ctx context.Context, r *pembav1.DeleteUserReq
 }
 
 func (s *provisionings) erase(ctx context.Context, k scim.Kind, store, id, requestID, reason string) (string, error) {
-	d, err := s.of(ctx, store, id, requestID, reason, maxRequestID)
+	d, err := s.of(ctx, store, id, requestID, reason)
 	if err != nil {
 		return "", err
 	}
@@ -323,7 +358,10 @@ func (s *provisionings) EraseUser(ctx context.Context, r *pembav1.EraseUserReque
 
 func (s *provisionings) Offboard(r *pembav1.OffboardRequest, out grpc.ServerStreamingServer[pembav1.OffboardResponse]) error {
 	ctx := out.Context()
-	d, err := s.of(ctx, r.Store, r.Id, r.OperationId, r.Reason, maxOperationID)
+	if err := checkOperationID(r.OperationId); err != nil {
+		return err
+	}
+	d, err := s.of(ctx, r.Store, r.Id, "", r.Reason)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func (g *attributeFlags) addUser(f *pflag.FlagSet) {
 	f.StringVar(&g.displayName, "display-name", "", "the name to show")
 	f.StringVar(&g.externalID, "external-id", "", "the user's id where it comes from; no two users share one")
 	f.StringArrayVar(&g.emails, "email", nil, "an e-mail address, for work; the first is the preferred one; again for more")
-	f.StringArrayVar(&g.others, "attribute", nil, "NAME=VALUE, by SCIM's name; VALUE is JSON, or else text; again for more")
+	f.StringArrayVar(&g.others, "attribute", nil, "NAME=VALUE, by SCIM's name; VALUE is JSON, such as name={\"givenName\":\"Ada\"}, or else text; again for more")
 }
 
 func (g *attributeFlags) addGroup(f *pflag.FlagSet) {
@@ -60,7 +60,11 @@ func (g *attributeFlags) wire(f *pflag.FlagSet) (*structpb.Struct, error) {
 		}
 		var v any = value
 		var parsed any
-		if json.Unmarshal([]byte(value), &parsed) == nil && parsed != nil {
+		err := json.Unmarshal([]byte(value), &parsed)
+		if err != nil && strings.HasPrefix(value, "{") {
+			return nil, usagef("--attribute %s: %s begins like JSON and is none: %v", name, value, err)
+		}
+		if err == nil && parsed != nil {
 			if _, number := parsed.(float64); !number { // no attribute is a number: 007 is text
 				v = parsed
 			}

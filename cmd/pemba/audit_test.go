@@ -276,7 +276,7 @@ func TestQuestionsAboutThePastAndReports(t *testing.T) {
 		{0, "- document:1#viewer@user:ada", []string{"history", "--since", then}},
 		{0, "ticket 1", []string{"history", "--until", then, "--object", "document:1", "--subject", "user:ada", "--reason", "TICKET", "--actor", "anonymous"}},
 		{exitUsage, "is no time", []string{"check", "document:1", "view", "user:ada", "--at", "yesterday"}},
-		{exitUsage, "none of the others can be", []string{"check", "document:1", "view", "user:ada", "--at", then, "--consistency", "fully_consistent"}},
+		{exitUsage, "exclude each other; give one", []string{"check", "document:1", "view", "user:ada", "--at", then, "--consistency", "fully_consistent"}},
 		{exitUsage, "user", []string{"access-report"}},
 		{exitError, "lies in the future", []string{"check", "document:1", "view", "user:ada", "--at", "2999-01-01"}},
 	} {

@@ -40,7 +40,7 @@ func (a *app) readDirectory(path string, types identityTypes) ([]*pb.DirectoryEn
 		entries, err = file.entries(types)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %v", path, err) // no mistake of the command line, even where it is one of a member
 	}
 	return entries, nil
 }

@@ -111,7 +111,7 @@ func (a *app) exit(ctx context.Context, cmd *cobra.Command, err error) int {
 		if cmd != nil {
 			path = cmd.CommandPath()
 		}
-		a.complain("%s\nSee `%s --help`.", firstLine(err.Error()), path)
+		a.complain("%s\nSee `%s --help`.", flagGroup(firstLine(err.Error())), path)
 		return exitUsage
 	case ctx.Err() != nil:
 		a.complain("%s was interrupted", strings.TrimPrefix(a.running, "pemba "))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,7 +72,7 @@ wins. Exit codes: 0 yes or ok, 1 error, 2 usage, 3 no permission, 4 conditional.
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return err })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", "table", "how results are printed: table, or json (one document a line)")
 	withEnv(root.PersistentFlags(), "output", "PEMBA_OUTPUT")
 	suggest(root, "output", "table", "json")
@@ -202,6 +203,44 @@ func contradiction(flags *pflag.FlagSet) error {
 		}
 	}
 	return nil
+}
+
+// flagError says what is wrong with a flag in the words of this program.
+func flagError(err error) error {
+	var bad *pflag.InvalidValueError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	f := bad.GetFlag()
+	switch f.Value.Type() {
+	case "uint", "uint16", "uint32", "uint64":
+		return fmt.Errorf("--%s %q is no whole number from 0 on that fits", f.Name, bad.GetValue())
+	case "int", "int32", "int64":
+		return fmt.Errorf("--%s %q is no whole number that fits", f.Name, bad.GetValue())
+	case "bool":
+		return fmt.Errorf("--%s %q is neither true nor false", f.Name, bad.GetValue())
+	}
+	return err
+}
+
+// flagGroups are what cobra says of flags that depend on each other.
+var (
+	notTogether = regexp.MustCompile(`^if any flags in the group \[[^]]*\] are set none of the others can be; \[([^]]*)\] were all set$`)
+	oneNeeded   = regexp.MustCompile(`^at least one of the flags in the group \[([^]]*)\] is required$`)
+)
+
+// flagGroup says it in the words of this program.
+func flagGroup(text string) string {
+	names := func(list, word string) string {
+		return "--" + strings.Join(strings.Fields(list), word+"--")
+	}
+	if m := notTogether.FindStringSubmatch(text); m != nil {
+		return names(m[1], " and ") + " exclude each other; give one"
+	}
+	if m := oneNeeded.FindStringSubmatch(text); m != nil {
+		return "give " + names(m[1], " or ")
+	}
+	return text
 }
 
 // plainly says what is wrong with a number without the names of Go's functions.

@@ -169,7 +169,7 @@ func (a *app) userCreateCommand() *cobra.Command {
 		Short: "Create a user",
 		Long:  "Create a user, active, or one anew who was removed, which restores no membership.\nThe id never changes.",
 		Example: `  pemba user create user:ada --user-name ada@example.com --display-name 'Ada Lovelace'
-  pemba user create user:bob --user-name bob --email bob@example.com --attribute title=Clerk`,
+  pemba user create user:bob --user-name bob --email bob@example.com --attribute title=Clerk --attribute 'name={"givenName":"Bob"}'`,
 		Args: takes("USER"),
 	}
 	cmd.RunE = a.call(func(ctx context.Context, c *connection, args []string) (err error) {

@@ -1,6 +1,9 @@
 package scim
 
-import "maps"
+import (
+	"encoding/json"
+	"maps"
+)
 
 // Merge gives the attributes of a resource after some were set: each that is given
 // replaces the one there is, and nil takes it away. replace takes away what is not
@@ -35,7 +38,8 @@ func (t *ResourceType) checkKnown(given Object) error {
 		case !ok:
 			return bad(invalidValue, "a %s has no attribute %q", t.Kind, shorten(name))
 		case r.sub != nil || r.attribute != nil && r.extension != "":
-			return bad(invalidValue, "%s is a part of an attribute; give the whole", r)
+			whole, example := wholeOf(r)
+			return bad(invalidValue, "%s is a part of %s; give the whole, such as %s=%s", r, whole, whole, example)
 		case r.attribute == nil:
 			if err := knownIn(t.extension(r.extension).Attributes, r.String(), v); err != nil {
 				return err
@@ -49,6 +53,21 @@ func (t *ResourceType) checkKnown(given Object) error {
 		}
 	}
 	return nil
+}
+
+// wholeOf is the attribute, or the extension, that something is a part of, with an
+// example of its value in JSON.
+func wholeOf(r ref) (whole string, example []byte) {
+	var value any = "..."
+	if r.sub != nil {
+		value = Object{r.sub.Name: value}
+	}
+	whole = r.attribute.Name
+	if r.extension != "" {
+		whole, value = r.extension, Object{r.attribute.Name: value}
+	}
+	example, _ = json.Marshal(value) // of texts: it never fails
+	return whole, example
 }
 
 // knownIn refuses parts of a value that its attribute does not have.

@@ -169,8 +169,9 @@ type ProvisioningServiceClient interface {
 	// would take. Entries are compared as they arrive: users, groups and memberships come and change. Last go those that are not
 	// in the directory; users and groups go before memberships come where somebody is to have a name of one of them. With who is
 	// removed go all its memberships, in groups that an application writes without creating them, too, which are otherwise left
-	// alone. The last message says that it is the end: what breaks off before is not taken as whole. The same again changes
-	// nothing; where it breaks off, send it again.
+	// alone. The last message says that it is the end: what breaks off before is not taken as whole. An error among the entries ends
+	// the call, and what came before it is done: a dry run finds it first. The same again changes nothing; where it breaks off,
+	// send it again.
 	//
 	// Errors on top of those of every call: INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT, INVALID_FIELD: also for entries out
 	// of order), ALREADY_EXISTS (USER_EXISTS, GROUP_EXISTS), NOT_FOUND (MEMBER_NOT_FOUND), FAILED_PRECONDITION
@@ -544,8 +545,9 @@ type ProvisioningServiceServer interface {
 	// would take. Entries are compared as they arrive: users, groups and memberships come and change. Last go those that are not
 	// in the directory; users and groups go before memberships come where somebody is to have a name of one of them. With who is
 	// removed go all its memberships, in groups that an application writes without creating them, too, which are otherwise left
-	// alone. The last message says that it is the end: what breaks off before is not taken as whole. The same again changes
-	// nothing; where it breaks off, send it again.
+	// alone. The last message says that it is the end: what breaks off before is not taken as whole. An error among the entries ends
+	// the call, and what came before it is done: a dry run finds it first. The same again changes nothing; where it breaks off,
+	// send it again.
 	//
 	// Errors on top of those of every call: INVALID_ARGUMENT (MISSING_FIELD, INVALID_OBJECT, INVALID_FIELD: also for entries out
 	// of order), ALREADY_EXISTS (USER_EXISTS, GROUP_EXISTS), NOT_FOUND (MEMBER_NOT_FOUND), FAILED_PRECONDITION

@@ -152,6 +152,10 @@ func (c *caller) write(ctx context.Context, begin time.Time) {
 	if i < 0 {
 		c.shared = append(c.shared, p)
 	}
+	if c.OneWay {
+		c.zookie = zookie
+		return
+	}
 	asked := time.Now()
 	q := Question{Resource: p.Resource, Permission: p.Permission, Subject: Stranger(c.guest), Has: i < 0 || p.Everybody}
 	has, _, err := c.api().Check(ctx, Consistency{Level: AtLeastAsFresh, Zookie: zookie}, q)

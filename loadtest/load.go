@@ -24,6 +24,8 @@ type Node struct {
 	// PID is its process on this machine, whose CPU time and memory are measured;
 	// zero: unknown.
 	PID int
+	// Metrics is where it serves profiles on this machine; empty: nowhere.
+	Metrics string
 }
 
 // Load is what to drive servers with.
@@ -46,6 +48,8 @@ type Load struct {
 	// Warm goes before what is measured, for Duration.
 	Warm, Duration time.Duration
 	BulkSize       int // questions a bulk check
+	// OneWay leaves out the check that follows a write: what it takes to write alone.
+	OneWay bool
 	// Watchers watch each node; every write must come to each of them once.
 	Watchers int
 	// Freshness measures how soon each node shows, at minimize_latency, a write

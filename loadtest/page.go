@@ -20,6 +20,12 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 
 // WritePage writes reports as one page of HTML that needs nothing else.
 func WritePage(out io.Writer, reports []*Report) error {
+	return (&Table{Reports: reports}).WritePage(out)
+}
+
+// WritePage writes the table, what grows with the size, and all reports as one page
+// of HTML that needs nothing else.
+func (t *Table) WritePage(out io.Writer) error {
 	type section struct {
 		*Report
 		Remarks []string
@@ -28,12 +34,10 @@ func WritePage(out io.Writer, reports []*Report) error {
 	data := struct {
 		Sections []section
 		Sizes    []template.HTML
-	}{}
-	for _, r := range reports {
+		Table    *Table
+	}{Table: t, Sizes: t.bySize()}
+	for _, r := range t.Reports {
 		data.Sections = append(data.Sections, section{Report: r, Remarks: r.remarks(), Charts: r.charts()})
-	}
-	if len(reports) > 1 {
-		data.Sizes = bySize(reports)
 	}
 	return page.Execute(out, data)
 }
@@ -80,12 +84,17 @@ func (r *Report) charts() []template.HTML {
 	return out
 }
 
-// bySize draws what calls cost in worlds of several sizes.
-func bySize(reports []*Report) []template.HTML {
-	cpu := chart{title: "CPU time of server and client a call", x: sizeAxis, y: timeAxis}
-	memory := chart{title: "Memory of the server, MiB", x: sizeAxis, y: countAxis}
-	times := chart{title: "Median time of a call", x: sizeAxis, y: timeAxis}
-	add := func(c *chart, name string, p xy) {
+// bySize draws what worlds of several sizes cost.
+func (t *Table) bySize() []template.HTML {
+	cpu := chart{title: "CPU time of client and server, a check", x: sizeAxis, y: timeAxis}
+	heap := chart{title: "Live heap of the server, bytes a relationship", x: sizeAxis, y: countAxis}
+	check := chart{title: "A check, median of 64 callers at once", x: sizeAxis, y: timeAxis}
+	lookup := chart{title: "A lookup: its first result, and 1,000 more", x: sizeAxis, y: timeAxis}
+	add := func(c *chart, name string, size int, v float64) {
+		if v <= 0 {
+			return
+		}
+		p := xy{float64(size), v}
 		for i := range c.series {
 			if c.series[i].name == name {
 				c.series[i].points = append(c.series[i].points, p)
@@ -94,20 +103,22 @@ func bySize(reports []*Report) []template.HTML {
 		}
 		c.series = append(c.series, series{name, []xy{p}})
 	}
-	for _, r := range reports {
-		size := float64(r.Size)
-		if p := r.cpuPerCall(); p > 0 {
-			add(&cpu, string(r.World), xy{size, microseconds(p)})
-		}
-		for _, p := range r.Servers[:min(1, len(r.Servers))] {
-			add(&memory, string(r.World), xy{size, float64(p.Memory >> 20)})
-		}
-		for _, c := range r.Calls {
-			add(&times, fmt.Sprintf("%s, %s", r.World, c.Operation), xy{size, microseconds(c.Time.Median)})
-		}
+	us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+	sizes := map[int]bool{}
+	for _, c := range t.Costs {
+		sizes[c.Size] = true
+		name := c.Datastore + ", " + string(c.World)
+		add(&cpu, name, c.Size, us(c.CPU))
+		add(&check, name, c.Size, us(c.Check))
+		add(&heap, name, c.Size, float64(c.Heap)/float64(c.Size))
+		add(&lookup, name+", first", c.Size, us(c.First))
+		add(&lookup, name+", 1,000 more", c.Size, 1000*us(c.Result))
+	}
+	if len(sizes) < 2 {
+		return nil
 	}
 	var out []template.HTML
-	for _, c := range []chart{cpu, memory, times} {
+	for _, c := range []chart{cpu, heap, check, lookup} {
 		if svg := c.SVG(); svg != "" {
 			out = append(out, svg)
 		}

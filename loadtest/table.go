@@ -18,6 +18,8 @@ type Row struct {
 	Measured  string `json:"measured"`
 	// Ratio is the measured value in proportion to the goal: 1 or more is reached.
 	Ratio float64 `json:"ratio"`
+	// Bound says what kept a row from being measured.
+	Bound string `json:"bound,omitempty"`
 }
 
 // Goals of the table. The floor is the health RPC of a bare gRPC server in another
@@ -31,13 +33,40 @@ const (
 	goalResults    = 500_000 // results a second of a lookup after the first
 	goalSeen       = 50 * time.Millisecond
 	goalStart      = 3 * time.Second
+	goalWrites     = 0.7 // of the callers divided by the time of an update of one row
+	goalImport     = 0.6 // of a COPY of the same rows
 )
 
 // Table collects rows.
 type Table struct {
-	Rows    []Row
-	Reports []*Report
+	Machine string            `json:"machine"`
+	Rows    []Row             `json:"rows"`
+	Costs   []Cost            `json:"costs"`
+	Reports []*Report         `json:"reports"`
 	cpu     map[string]growth // by datastore and world
+}
+
+// Cost is what a world of a size takes; zero is not measured.
+type Cost struct {
+	Datastore string        `json:"datastore"`
+	World     Shape         `json:"world"`
+	Size      int           `json:"size"`
+	CPU       time.Duration `json:"check_cpu_ns"` // of client and server, of a check
+	Check     time.Duration `json:"check_p50_ns"` // of 64 callers at once
+	Heap      int64         `json:"live_heap_bytes"`
+	First     time.Duration `json:"lookup_first_ns"`
+	// Result is how long a lookup takes for each result after the first.
+	Result time.Duration `json:"lookup_result_ns"`
+}
+
+// cost is that of a world; the last one, for a world is measured as a whole before
+// the next.
+func (t *Table) cost(datastore string, world Shape, size int) *Cost {
+	if n := len(t.Costs); n > 0 && t.Costs[n-1].Datastore == datastore && t.Costs[n-1].World == world && t.Costs[n-1].Size == size {
+		return &t.Costs[n-1]
+	}
+	t.Costs = append(t.Costs, Cost{Datastore: datastore, World: world, Size: size})
+	return &t.Costs[len(t.Costs)-1]
 }
 
 type growth struct {
@@ -64,6 +93,8 @@ func (t *Table) Checks(datastore string, r *Report) {
 	if r.Level == FullyConsistent || cpu == 0 {
 		return
 	}
+	c := t.cost(datastore, r.World, r.Size)
+	c.CPU, c.Check = cpu, r.Time(CheckOperation).Median
 	if t.cpu == nil {
 		t.cpu = map[string]growth{}
 	}
@@ -74,10 +105,18 @@ func (t *Table) Checks(datastore string, r *Report) {
 	} else if !ok {
 		t.cpu[key] = growth{r.Size, cpu}
 	}
-	if len(r.Servers) > 0 {
-		each := float64(r.Servers[0].Memory) / float64(r.Size)
-		t.add(datastore, r, "server memory a relationship, everything in", "100 bytes of live heap", fmt.Sprintf("%.0f bytes resident", each), 100/each)
-	}
+}
+
+// Memory adds the live heap that the world takes of a server.
+func (t *Table) Memory(datastore string, w *World, heap int64) {
+	t.cost(datastore, w.shape, w.size).Heap = heap
+	each := float64(heap) / float64(w.size)
+	t.Rows = append(t.Rows, Row{Datastore: datastore, World: w.shape, Size: w.size, What: "live heap a relationship", Goal: "100 bytes", Measured: fmt.Sprintf("%.0f bytes", each), Ratio: 100 / each})
+}
+
+// Unmeasured adds a world that was not measured, and why.
+func (t *Table) Unmeasured(datastore string, world Shape, size int, why string) {
+	t.Rows = append(t.Rows, Row{Datastore: datastore, World: world, Size: size, What: "everything", Measured: "not measured: " + why, Bound: why})
 }
 
 // Bulk adds what a load of bulk checks reached.
@@ -90,15 +129,25 @@ func (t *Table) Bulk(datastore string, r *Report) {
 // Lookups adds what wide lookups reached.
 func (t *Table) Lookups(datastore string, r *Report, w *Wide) {
 	r.Wide = w
+	c := t.cost(datastore, r.World, r.Size)
+	if c.First = w.First.Median; w.PerSecond > 0 {
+		c.Result = time.Duration(float64(time.Second) / w.PerSecond)
+	}
 	t.add(datastore, r, "first result of a lookup", short(goalFirst), short(w.First.Median), float64(goalFirst)/float64(max(1, w.First.Median)))
 	t.add(datastore, r, fmt.Sprintf("lookup of %d", w.Results), fmt.Sprintf("%d results/s", goalResults), fmt.Sprintf("%.0f/s", w.PerSecond), w.PerSecond/goalResults)
 }
 
-// Writes adds what a load of single writes reached; goal is changes a second.
-func (t *Table) Writes(datastore string, r *Report, goal float64) {
+// Writes adds what a load of single writes reached, beside what the datastore does
+// by itself; most is how many changes a second are enough.
+func (t *Table) Writes(datastore string, r *Report, b *Baseline, most float64) {
 	t.Reports = append(t.Reports, r)
-	rate := r.PerSecond(WriteOperation)
-	t.add(datastore, r, fmt.Sprintf("single writes, %d callers", r.Callers), fmt.Sprintf("up to %.0f/s", goal), fmt.Sprintf("%.0f/s, p50 %s", rate, short(r.Time(WriteOperation).Median)), rate/goal)
+	rate, goal, text := r.PerSecond(WriteOperation), most, fmt.Sprintf("%.0f/s", most)
+	if alone := b.RowUpdate.Median; alone > 0 {
+		if share := goalWrites * float64(r.Callers) / alone.Seconds(); share < most {
+			goal, text = share, fmt.Sprintf("%.1f × %d / %s = %.0f/s", goalWrites, r.Callers, short(alone), share)
+		}
+	}
+	t.add(datastore, r, fmt.Sprintf("single writes, %d callers", r.Callers), text, fmt.Sprintf("%.0f/s, p50 %s", rate, short(r.Time(WriteOperation).Median)), rate/goal)
 	for _, f := range r.Freshness {
 		if f.Writer != f.Reader && f.Samples > 0 {
 			t.add(datastore, r, "a write, seen on another node, p99", short(goalSeen), short(f.Time.P99), float64(goalSeen)/float64(max(1, f.Time.P99)))
@@ -107,12 +156,17 @@ func (t *Table) Writes(datastore string, r *Report, goal float64) {
 }
 
 // Filled adds how fast the world came in.
-func (t *Table) Filled(datastore string, w *World, f Filled) {
+func (t *Table) Filled(datastore string, w *World, f Filled, b *Baseline) {
 	if f.Found {
 		return
 	}
 	rate := float64(f.Relationships) / f.Took.Seconds()
-	t.Rows = append(t.Rows, Row{Datastore: datastore, World: w.shape, Size: w.size, What: "import", Goal: "0.6 of a COPY", Measured: fmt.Sprintf("%.0f/s", rate)})
+	row := Row{Datastore: datastore, World: w.shape, Size: w.size, What: "import", Goal: "(no COPY to compare with)", Measured: fmt.Sprintf("%.0f/s", rate)}
+	if b.Copied > 0 {
+		row.Goal, row.Ratio = fmt.Sprintf("%.1f of a COPY", goalImport), rate/b.Copied/goalImport
+		row.Measured = fmt.Sprintf("%.2f (%.0f/s of %.0f/s)", rate/b.Copied, rate, b.Copied)
+	}
+	t.Rows = append(t.Rows, row)
 }
 
 // Started adds how long a server took from its start to its first answer.

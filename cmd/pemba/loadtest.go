@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -241,8 +242,15 @@ func (a *app) fill(ctx context.Context, l *loadtest.Load) (loadtest.Filled, erro
 
 // write writes the report's files.
 func (t *trial) write(reports []*loadtest.Report) error {
+	return t.writeFiles(reports, func(out io.Writer) error { return loadtest.WritePage(out, reports) })
+}
+
+// writeTable writes the table's files.
+func (t *trial) writeTable(table *loadtest.Table) error { return t.writeFiles(table, table.WritePage) }
+
+func (t *trial) writeFiles(data any, page func(io.Writer) error) error {
 	if t.jsonFile != "" {
-		b, err := json.MarshalIndent(reports, "", "  ")
+		b, err := json.MarshalIndent(data, "", "  ")
 		if err != nil {
 			return err
 		}
@@ -257,7 +265,7 @@ func (t *trial) write(reports []*loadtest.Report) error {
 	if err != nil {
 		return fileError("write", err)
 	}
-	return errors.Join(loadtest.WritePage(f, reports), f.Close())
+	return errors.Join(page(f), f.Close())
 }
 
 func (a *app) loadtestFloorCommand() *cobra.Command {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -144,7 +145,11 @@ func (b *bench) start(ctx context.Context, s setting) error {
 		}
 	}
 	for range s.nodes {
-		p, err := spawn(ctx, env, "serving gRPC on ", "serve")
+		metrics, err := freeAddress()
+		if err != nil {
+			return err
+		}
+		p, err := spawn(ctx, append(env[:len(env):len(env)], "PEMBA_METRICS_ADDR="+metrics), "serving gRPC on ", "serve")
 		if err != nil {
 			return err
 		}
@@ -153,9 +158,18 @@ func (b *bench) start(ctx context.Context, s setting) error {
 		if err != nil {
 			return err
 		}
-		b.nodes = append(b.nodes, loadtest.Node{Addr: p.addr, Conn: conn, PID: p.cmd.Process.Pid})
+		b.nodes = append(b.nodes, loadtest.Node{Addr: p.addr, Conn: conn, PID: p.cmd.Process.Pid, Metrics: metrics})
 	}
 	return nil
+}
+
+// freeAddress is an address on loopback where nobody listens now.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
 }
 
 func migrateBench(ctx context.Context, env []string) error {

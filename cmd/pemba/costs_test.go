@@ -79,11 +79,12 @@ func TestWhatGuardingCosts(t *testing.T) {
 	}
 	turns, each := 1, 100
 	if *costs > 0 {
-		turns = 5
+		turns = len(kinds)
 		each = *costs / turns
 	}
 	for turn := -1; turn < turns; turn++ { // the first warms up
-		for _, g := range kinds {
+		for i := range kinds { // in another order each time
+			g := kinds[(i+max(turn, 0))%len(kinds)]
 			began := cpuOf(t, g.child.cmd.Process.Pid)
 			g.ask(t, each)
 			if turn >= 0 {

@@ -77,9 +77,14 @@ func (c *clientTLS) add(f *pflag.FlagSet) {
 	withEnv(f, "tls-server-name", "PEMBA_TLS_SERVER_NAME")
 }
 
+// wanted reports whether anything says that the client speaks TLS.
+func (c *clientTLS) wanted() bool {
+	return c.on || c.ca != "" || c.cert != "" || c.key != "" || c.name != ""
+}
+
 // credentials are what a client connects with.
 func (c *clientTLS) credentials() (credentials.TransportCredentials, error) {
-	if !c.on && c.ca == "" && c.cert == "" && c.key == "" && c.name == "" {
+	if !c.wanted() {
 		return insecure.NewCredentials(), nil
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.name}

@@ -364,3 +364,21 @@ func TestACertificateIsRenewedUnderLoad(t *testing.T) {
 	close(stop)
 	load.Wait()
 }
+
+// TestALoadIsDrivenOverTLS with the flags of every other command, and refused
+// without them.
+func TestALoadIsDrivenOverTLS(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "server")
+	ca := newAuthority(t, "ours")
+	ca.sign(path, 2, soon(), "127.0.0.1")
+	addr := encrypted(t, encryption{cert: path + ".crt", key: path + ".key"}, nil).addr
+	run := "loadtest run --floor=false --size 2000 --warm 10ms --duration 200ms --callers 2 --addr " + addr
+	for args, want := range map[string]int{" --tls-ca " + ca.file: exitOK, "": exitError} {
+		if out, told, code := pemba("", "", nil, strings.Fields(run+args)...); code != want {
+			t.Errorf("%q: exit code %d: %s%s", args, code, out, told)
+		}
+	}
+	if _, told, code := pemba("", "", nil, "loadtest", "run", "--tls"); code != exitUsage || !strings.Contains(told, "--addr") {
+		t.Errorf("TLS with servers of its own: exit code %d: %s", code, told)
+	}
+}

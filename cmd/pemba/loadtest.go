@@ -23,6 +23,7 @@ type setting struct {
 	addrs            []string
 	pids             []int
 	token, tokenFile string
+	tls              clientTLS
 	datastore        string
 	nodes            int
 	floor            bool
@@ -65,7 +66,8 @@ Exits with 1 if an answer was wrong, a call failed, or a watcher missed a write.
   pemba loadtest run --world deep --size 1000000 --datastore file:load.db --html report.html
   pemba loadtest run --addr 127.0.0.1:50051,127.0.0.1:50052 --mix check=90,write=10 --watchers 2 --freshness
   pemba loadtest run --rate 2000 --duration 1m
-  pemba loadtest run --api authzed --addr 127.0.0.1:50051 --token secret`,
+  pemba loadtest run --api authzed --addr 127.0.0.1:50051 --token secret
+  pemba loadtest run --addr pemba.example:50051 --tls-ca authority.pem --token-file token`,
 		Args: takes(),
 	}
 	f := cmd.Flags()
@@ -112,6 +114,7 @@ func (t *trial) addSetting(f *pflag.FlagSet) {
 	withEnv(f, "token", "PEMBA_TOKEN")
 	f.StringVar(&t.tokenFile, "token-file", "", "a file with the token to call with")
 	withEnv(f, "token-file", "PEMBA_TOKEN_FILE")
+	t.tls.add(f)
 	f.StringVar(&t.datastore, "datastore", "memory:", "where the servers that are started keep their data: "+placeForms)
 	withEnv(f, "datastore", "PEMBA_DATASTORE")
 	f.IntVar(&t.nodes, "nodes", 1, "how many servers to start; more than one need a database")
@@ -150,6 +153,9 @@ func (t *trial) resolve() error {
 	}
 	if t.nodes > 1 && len(t.addrs) == 0 && !strings.Contains(t.datastore, "://") {
 		return usagef("several servers share a database: give --datastore postgres://… or cockroachdb://…")
+	}
+	if len(t.addrs) == 0 && t.tls.wanted() {
+		return usagef("the flags --tls and --tls-... say how the servers of --addr are spoken with, and that is not given")
 	}
 	if len(t.pids) > len(t.addrs) {
 		return usagef("--pid names the processes of --addr, one each")

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/pembadb/pemba/loadtest"
@@ -112,7 +113,7 @@ func (a *app) newBench(ctx context.Context, s setting) (_ *bench, err error) {
 			return nil, err
 		}
 		b.own = append(b.own, p)
-		if b.floor, err = b.dial(p.addr, ""); err != nil {
+		if b.floor, err = b.dial(p.addr, "", nil); err != nil {
 			return nil, err
 		}
 	}
@@ -121,12 +122,16 @@ func (a *app) newBench(ctx context.Context, s setting) (_ *bench, err error) {
 		if err != nil {
 			return nil, err
 		}
+		secured, err := s.tls.credentials()
+		if err != nil {
+			return nil, err
+		}
 		for i, addr := range s.addrs {
 			node := loadtest.Node{Addr: addr}
 			if i < len(s.pids) {
 				node.PID = s.pids[i]
 			}
-			if node.Conn, err = b.dial(addr, secret); err != nil {
+			if node.Conn, err = b.dial(addr, secret, secured); err != nil {
 				return nil, err
 			}
 			b.nodes = append(b.nodes, node)
@@ -138,7 +143,7 @@ func (a *app) newBench(ctx context.Context, s setting) (_ *bench, err error) {
 
 // start starts servers of its own on a datastore.
 func (b *bench) start(ctx context.Context, s setting) error {
-	env := []string{"PEMBA_DATASTORE=" + s.datastore, "PEMBA_TOKEN=", "PEMBA_TOKEN_FILE=", "PEMBA_GRPC_ADDR=127.0.0.1:0"}
+	env := []string{"PEMBA_DATASTORE=" + s.datastore, "PEMBA_TOKEN=", "PEMBA_TOKEN_FILE=", "PEMBA_GRPC_ADDR=127.0.0.1:0", "PEMBA_TLS_CERT=", "PEMBA_TLS_KEY=", "PEMBA_TLS_CLIENT_CA="}
 	if strings.Contains(s.datastore, "://") {
 		if err := migrateBench(ctx, env); err != nil {
 			return err
@@ -154,7 +159,7 @@ func (b *bench) start(ctx context.Context, s setting) error {
 			return err
 		}
 		b.own = append(b.own, p)
-		conn, err := b.dial(p.addr, "")
+		conn, err := b.dial(p.addr, "", nil)
 		if err != nil {
 			return err
 		}
@@ -185,9 +190,13 @@ func migrateBench(ctx context.Context, env []string) error {
 	return nil
 }
 
-func (b *bench) dial(addr, token string) (*grpc.ClientConn, error) {
+// dial connects with a server: in plain text if secured is nil.
+func (b *bench) dial(addr, token string, secured credentials.TransportCredentials) (*grpc.ClientConn, error) {
+	if secured == nil {
+		secured = insecure.NewCredentials()
+	}
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(secured),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 	}
 	if token != "" {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -37,8 +38,18 @@ func main() {
 	}
 }
 
+// connect speaks TLS where PEMBA_TLS_CA names the authority of the server's
+// certificate, and else plain text.
 func connect(addr string) (*grpc.ClientConn, error) {
-	return grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	ca := os.Getenv("PEMBA_TLS_CA")
+	if ca == "" {
+		return grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	}
+	encrypted, err := credentials.NewClientTLSFromFile(ca, os.Getenv("PEMBA_TLS_SERVER_NAME"))
+	if err != nil {
+		return nil, fmt.Errorf("read the authority (PEMBA_TLS_CA): %w", err)
+	}
+	return grpc.NewClient(addr, grpc.WithTransportCredentials(encrypted))
 }
 
 func withToken(ctx context.Context, token string) context.Context {

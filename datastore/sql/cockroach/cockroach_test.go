@@ -2,6 +2,7 @@ package cockroach_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/pembadb/pemba/datastore"
@@ -105,6 +106,14 @@ func TestABackupOfCockroach(t *testing.T) {
 func TestARestoreAmongNodesOfCockroach(t *testing.T) {
 	target := sqltest.Target{Scheme: "cockroachdb", Empty: migrated, Open: cockroach.Open}
 	target.RunRestore(t)
+}
+
+func TestAProcessIsKilledWhileItRestoresToCockroach(t *testing.T) {
+	if !*sqltest.Soak {
+		t.Skip("it waits half a minute for a lease to run out; run it with -soak")
+	}
+	_, rest, _ := strings.Cut(migrated(t), "://")
+	sqltest.RunKilledRestore(t, "cockroachdb://"+rest)
 }
 
 func TestARollingRestartOnCockroach(t *testing.T) {

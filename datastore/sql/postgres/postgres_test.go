@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/pembadb/pemba/datastore"
@@ -98,6 +99,14 @@ func TestABackupOfPostgres(t *testing.T) {
 func TestARestoreAmongNodesOfPostgres(t *testing.T) {
 	target := sqltest.Target{Scheme: "postgres", Empty: migrated, Open: postgres.Open}
 	target.RunRestore(t)
+}
+
+func TestAProcessIsKilledWhileItRestoresToPostgres(t *testing.T) {
+	if !*sqltest.Soak {
+		t.Skip("it waits half a minute for a lease to run out; run it with -soak")
+	}
+	_, rest, _ := strings.Cut(migrated(t), "://")
+	sqltest.RunKilledRestore(t, "postgres://"+rest)
 }
 
 func TestARollingRestartOnPostgres(t *testing.T) {

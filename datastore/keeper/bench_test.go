@@ -127,3 +127,35 @@ func BenchmarkRead(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkCatchUp answers at the head on a node that did not write what it has to
+// catch up with: one change of one relationship, or of 1,000.
+func BenchmarkCatchUp(b *testing.B) {
+	for _, n := range []int{0, 1, 1000} {
+		b.Run(fmt.Sprint(n, " relationships behind"), func(b *testing.B) {
+			log := memory.New()
+			writer := openWithSchema(b, log, keeper.Options{})
+			load(b, writer, relationships(20_000))
+			reader := open(b, keptOpen{log}, keeper.Options{})
+			at(b, reader, datastore.FullyConsistent, "")
+			change := datastore.Request{}
+			for _, r := range relationships(n) {
+				r.Object.ID += "-new"
+				change.Updates = append(change.Updates, datastore.Update{Kind: datastore.Touch, Relationship: r})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if n > 0 {
+					b.StopTimer()
+					write(b, writer, change)
+					b.StartTimer()
+				}
+				s, err := reader.At(bg, datastore.Default, datastore.Consistency{Level: datastore.FullyConsistent})
+				if err != nil {
+					b.Fatal(err)
+				}
+				s.Close()
+			}
+		})
+	}
+}

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -150,30 +148,6 @@ func fileBaseline(dir string) (b *Baseline, err error) {
 		})
 	})
 	return b, err
-}
-
-// LiveHeap is the bytes of a node's heap that are in use, after a collection.
-func (n Node) LiveHeap(ctx context.Context) (int64, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.Metrics+"/debug/pprof/heap?gc=1&debug=1", nil)
-	if err != nil {
-		return 0, err
-	}
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return 0, fmt.Errorf("measure the heap of %s: %w", n.Addr, err)
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		return 0, fmt.Errorf("measure the heap of %s: %w", n.Addr, err)
-	}
-	_, rest, _ := strings.Cut(string(text), "\n# HeapAlloc = ")
-	line, _, _ := strings.Cut(rest, "\n")
-	bytes, err := strconv.ParseInt(line, 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("measure the heap of %s: its profile does not tell (%s)", n.Addr, answer.Status)
-	}
-	return bytes, nil
 }
 
 // MemoryFree is how much memory the machine can give without swapping, in bytes;

@@ -134,7 +134,9 @@ func (r *tableRun) world(ctx context.Context, name, uri string, shape loadtest.S
 			return err
 		}
 	}
-	if err := load.Ask(ctx); err != nil {
+	everywhere := load
+	everywhere.Nodes = b.nodes
+	if err := everywhere.Resident(ctx); err != nil {
 		return err
 	}
 	heap, err := load.Nodes[0].LiveHeap(ctx)
@@ -189,7 +191,11 @@ func (r *tableRun) restart(ctx context.Context, name string, b *bench, s setting
 	if err := load.Ask(ctx); err != nil {
 		return err
 	}
-	r.table.Started(name, load.World, time.Since(began))
+	answered := time.Since(began)
+	if err := load.Resident(ctx); err != nil {
+		return err
+	}
+	r.table.Started(name, load.World, answered, time.Since(began))
 	return nil
 }
 

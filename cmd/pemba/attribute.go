@@ -49,6 +49,9 @@ func (g *attributeFlags) wire(f *pflag.FlagSet) (*structpb.Struct, error) {
 	if len(g.emails) > 0 {
 		var list []any
 		for n, address := range g.emails {
+			if address == "" {
+				return nil, usagef("--email is empty; to take all addresses away write --unset emails")
+			}
 			list = append(list, map[string]any{"value": address, "type": "work", "primary": n == 0})
 		}
 		given["emails"] = list
@@ -64,7 +67,10 @@ func (g *attributeFlags) wire(f *pflag.FlagSet) (*structpb.Struct, error) {
 		if err != nil && strings.HasPrefix(value, "{") {
 			return nil, usagef("--attribute %s: %s begins like JSON and is none: %v", name, value, err)
 		}
-		if err == nil && parsed != nil {
+		if err == nil && parsed == nil {
+			return nil, usagef("--attribute %s gives nothing; to take it away write --unset %s, and for the word %s=\"null\"", text, name, name)
+		}
+		if err == nil {
 			if _, number := parsed.(float64); !number { // no attribute is a number: 007 is text
 				v = parsed
 			}

@@ -90,9 +90,17 @@ func (a *app) rehearse(ctx context.Context, c *connection, start *pb.DirectorySt
 		return err
 	}
 	if d.end.Refusal != "" {
-		return fmt.Errorf("%s; nothing was changed; %s", d.end.Refusal, hints["TOO_MANY_REMOVALS"])
+		return fmt.Errorf("%s; nothing was changed; look at `pemba directory plan FILE`, then allow it with %s", d.end.Refusal, allowing(d.end.Refusal))
 	}
 	return nil
+}
+
+// allowing is the flag that allows what was refused.
+func allowing(refusal string) string {
+	if strings.Contains(refusal, "more than half") {
+		return "--remove-most"
+	}
+	return "--max-removals"
 }
 
 // directoryBatch is how many entries are sent at once.
@@ -110,7 +118,7 @@ func (d *directoryRun) run(ctx context.Context, c *connection, entries []*pb.Dir
 		return err
 	}
 	if d.end.Refusal != "" {
-		d.app.warn("apply would refuse this: %s; if it is meant, allow it with --max-removals or --remove-most", d.end.Refusal)
+		d.app.warn("apply would refuse this: %s; if it is meant, allow it with %s", d.end.Refusal, allowing(d.end.Refusal))
 	}
 	return d.summary()
 }

@@ -13,7 +13,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/keeper"
+	"github.com/pembadb/pemba/datastore/sql"
 	"github.com/pembadb/pemba/dispatch"
 )
 
@@ -54,11 +56,11 @@ func (o *observed) registerer() prometheus.Registerer {
 }
 
 // serve answers scrapes until close.
-func (o *observed) serve(k *keeper.Keeper, c *dispatch.Cache, log *slog.Logger) {
+func (o *observed) serve(l datastore.Log, k *keeper.Keeper, c *dispatch.Cache, log *slog.Logger) {
 	if o == nil {
 		return
 	}
-	o.registry.MustRegister(&state{keeper: k, cache: c})
+	o.registry.MustRegister(&state{keeper: k, cache: c, log: l})
 	o.server = &http.Server{Handler: o.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	go o.server.Serve(o.listen)
@@ -101,7 +103,13 @@ func (o *observed) close() {
 type state struct {
 	keeper *keeper.Keeper
 	cache  *dispatch.Cache
+	log    datastore.Log
 }
+
+var (
+	poolConnections = prometheus.NewDesc("pemba_pool_connections", "Connections with the database, in use and idle, and the most there may be.", []string{"pool", "state"}, nil)
+	poolWaits       = prometheus.NewDesc("pemba_pool_waits_total", "How often a connection with the database had to be waited for.", []string{"pool"}, nil)
+)
 
 // gauge is one number of a node's state.
 type gauge struct {
@@ -131,6 +139,9 @@ var gauges = []gauge{
 	measure(prometheus.GaugeValue, "loading_relationships", "Relationships read so far of the stores that are being read into memory.", func(_ dispatch.Stats, k keeper.Stats) float64 { return float64(k.Loaded) }),
 	measure(prometheus.GaugeValue, "resident_bytes", "About what the stores in memory take; zero where --resident-memory bounds nothing.", func(_ dispatch.Stats, k keeper.Stats) float64 { return float64(k.ResidentBytes) }),
 	measure(prometheus.GaugeValue, "staleness_seconds", "How long ago the least recently confirmed store in use was known to be current.", func(_ dispatch.Stats, k keeper.Stats) float64 { return k.Staleness.Seconds() }),
+	measure(prometheus.GaugeValue, "behind_changes", "How many changes the store that is furthest behind has to follow yet, as far as this node knows.", func(_ dispatch.Stats, k keeper.Stats) float64 { return float64(k.Behind) }),
+	measure(prometheus.CounterValue, "catch_ups_total", "Reads of what is new in a store that reached its head.", func(_ dispatch.Stats, k keeper.Stats) float64 { return float64(k.CatchUps) }),
+	measure(prometheus.CounterValue, "changes_followed_total", "Changes that catching up brought; a node's own are not among them.", func(_ dispatch.Stats, k keeper.Stats) float64 { return float64(k.Followed) }),
 	measure(prometheus.GaugeValue, "changes", "Changes in the histories of the stores that this node follows: their revisions added up.", func(_ dispatch.Stats, k keeper.Stats) float64 { return float64(k.Changes) }),
 }
 
@@ -139,6 +150,8 @@ func (s *state) Describe(out chan<- *prometheus.Desc) {
 	for _, g := range gauges {
 		out <- g.desc
 	}
+	out <- poolConnections
+	out <- poolWaits
 }
 
 // Collect implements [prometheus.Collector].
@@ -146,5 +159,15 @@ func (s *state) Collect(out chan<- prometheus.Metric) {
 	c, k := s.cache.Stats(), s.keeper.Stats()
 	for _, g := range gauges {
 		out <- prometheus.MustNewConstMetric(g.desc, g.kind, g.value(c, k))
+	}
+	pools := []sql.Pool{{Name: "reads"}, {Name: "writes"}} // without a database they are empty
+	if l, ok := s.log.(interface{ Pools() []sql.Pool }); ok {
+		pools = l.Pools()
+	}
+	for _, p := range pools {
+		for state, n := range map[string]int32{"in_use": p.InUse, "idle": p.Idle, "most": p.Most} {
+			out <- prometheus.MustNewConstMetric(poolConnections, prometheus.GaugeValue, float64(n), p.Name, state)
+		}
+		out <- prometheus.MustNewConstMetric(poolWaits, prometheus.CounterValue, float64(p.Waits), p.Name)
 	}
 }

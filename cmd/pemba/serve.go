@@ -313,7 +313,7 @@ func start(ctx context.Context, s serving, token string) (*node, error) {
 		return nil, errors.Join(err, n.keeper.Close())
 	}
 	n.meeting.serve()
-	n.observed.serve(n.keeper, n.cache, n.log)
+	n.observed.serve(log, n.keeper, n.cache, n.log)
 	n.web.serve(n.failed)
 	go func() { n.ended <- n.server.Serve(lis) }()
 	return n, nil

@@ -100,6 +100,8 @@ func (o Options) withDefaults() Options {
 
 // Keeper is a [datastore.Datastore] over a Log.
 type Keeper struct {
+	catchUps, followed atomic.Uint64 // see Stats
+
 	log  datastore.Log
 	opts Options
 	node string // a random name, among those that share the Log

@@ -12,6 +12,12 @@ type Stats struct {
 	// to be current.
 	Staleness time.Duration
 	Changes   uint64 // the revisions of all stores that are followed, added up
+	// Behind is how many changes the store that is furthest behind has to follow yet,
+	// as far as this node knows: zero for one that caught up.
+	Behind uint64
+	// CatchUps are the reads of what is new that reached a head, and Followed the
+	// changes that they brought, since the Keeper was opened.
+	CatchUps, Followed uint64
 }
 
 // Stats returns what there is to tell.
@@ -28,6 +34,7 @@ func (k *Keeper) Stats() (out Stats) {
 		} else {
 			out.Direct++
 		}
+		out.Behind = max(out.Behind, s.behind.Load())
 		out.Changes += uint64(p.head.Revision)
 		// A store that nobody asks is not confirmed.
 		if at := p.confirmed.Load(); at != 0 && time.Duration(now-s.used.Load()) < 2*k.opts.MaxStaleness {
@@ -39,6 +46,7 @@ func (k *Keeper) Stats() (out Stats) {
 		out.Loading++
 		out.Loaded += l.Relationships
 	}
+	out.CatchUps, out.Followed = k.catchUps.Load(), k.followed.Load()
 	out.ResidentBytes = k.ResidentBytes()
 	return out
 }

@@ -29,8 +29,9 @@ type store struct {
 	size    atomic.Int64 // about what it took in memory, or would
 	tried   atomic.Int64 // sinceStart of the last attempt to enter memory
 	loading atomic.Pointer[load]
-	swept   atomic.Int64 // sinceStart of the last search for what expired, out of memory
-	asked   atomic.Bool  // since it was last confirmed together with others
+	swept   atomic.Int64  // sinceStart of the last search for what expired, out of memory
+	asked   atomic.Bool   // since it was last confirmed together with others
+	behind  atomic.Uint64 // changes known to be there and not followed yet
 
 	publishing sync.Mutex // held to copy the current state and to replace it
 	reading    sync.Mutex // held by the catch-up under way
@@ -233,7 +234,9 @@ func (s *store) catchUp(ctx context.Context) error {
 		if head.Incarnation != p.head.Incarnation || head.Revision == p.head.Revision && head.Hash != p.head.Hash {
 			return datastore.ErrForked
 		}
+		s.behind.Store(uint64(head.Revision - min(p.head.Revision, head.Revision)))
 		if len(entries) > 0 {
+			s.keeper.followed.Add(uint64(len(entries)))
 			next := s.copy(p.state)
 			if err := next.follow(entries); err != nil {
 				return err
@@ -247,6 +250,8 @@ func (s *store) catchUp(ctx context.Context) error {
 			}
 		}
 		if p.head.Revision >= head.Revision {
+			s.behind.Store(0)
+			s.keeper.catchUps.Add(1)
 			p.confirm(begun)
 			return nil
 		}

@@ -35,10 +35,14 @@ var bg = context.Background()
 type fake struct {
 	datastore.Log
 	reads atomic.Int64
+	seen  func(context.Context) // if set, is told of each read
 }
 
-func (l *fake) Read(_ context.Context, _ datastore.StoreID, _ datastore.Revision, qs []datastore.RowQuery, f func(int, datastore.Row) bool) error {
+func (l *fake) Read(ctx context.Context, _ datastore.StoreID, _ datastore.Revision, qs []datastore.RowQuery, f func(int, datastore.Row) bool) error {
 	l.reads.Add(1)
+	if l.seen != nil {
+		l.seen(ctx)
+	}
 	for i, q := range qs {
 		for n := range 3 {
 			r := datastore.Row{Relationship: tuple.Relationship{

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -154,10 +155,11 @@ func (b *besieger) every(pause time.Duration, do func()) {
 func (b *besieger) hold(n int, addr string, secure bool, begin, drip string) {
 	for range n {
 		b.all.Go(func() {
+			time.Sleep(rand.N(time.Second)) // strangers do not keep step
 			for b.ctx.Err() == nil {
 				b.holdOne(addr, secure, begin, drip)
 				b.sent.Add(1)
-				time.Sleep(200 * time.Millisecond) // a client of the same processors
+				time.Sleep(rand.N(400 * time.Millisecond)) // a client of the same processors
 			}
 		})
 	}
@@ -182,7 +184,7 @@ func (b *besieger) holdOne(addr string, secure bool, begin, drip string) {
 	}
 	_, _ = io.WriteString(c, begin)
 	for b.ctx.Err() == nil {
-		_ = c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		_ = c.SetReadDeadline(time.Now().Add(250*time.Millisecond + rand.N(500*time.Millisecond)))
 		_, err := c.Read(make([]byte, 1024))
 		if late, ok := err.(net.Error); err != nil && (!ok || !late.Timeout()) {
 			return
@@ -349,19 +351,24 @@ func TestHostileTrafficBesideNormalTraffic(t *testing.T) {
 	before, most := heap(), 0.0
 	var alone, beside []time.Duration
 	for range turns {
+		began := cpuOf(t, c.cmd.Process.Pid)
 		alone = append(alone, p99(load(t, conns, staticSecret, rate, turn)))
+		cpuAlone := cpuOf(t, c.cmd.Process.Pid) - began
 		ctx, end := context.WithCancel(t.Context())
 		b := &besieger{t: t, ctx: ctx, child: c, trust: trust}
 		b.attack(staticSecret)
-		time.Sleep(turn / 4) // until the clients of all that have made their connections
+		time.Sleep(1500 * time.Millisecond) // until the clients of all that have made their connections
+		began = cpuOf(t, c.cmd.Process.Pid)
 		beside = append(beside, p99(load(t, conns, staticSecret, rate, turn)))
+		cpuBeside := cpuOf(t, c.cmd.Process.Pid) - began
 		most = max(most, heap())
 		end()
 		b.all.Wait()
 		if opened := b.opened.Load(); opened > 0 || b.sent.Load() < 50 {
 			t.Errorf("of %d hostile requests %d were answered", b.sent.Load(), opened)
 		}
-		t.Logf("p99 alone %s, beside %s; %d hostile requests; heap and stacks %.1f MB", alone[len(alone)-1], beside[len(beside)-1], b.sent.Load(), most/1e6)
+		t.Logf("p99 alone %s, beside %s; the server's CPU in %s alone %s, beside %s; %d hostile requests; heap and stacks %.1f MB",
+			alone[len(alone)-1], beside[len(beside)-1], turn, cpuAlone, cpuBeside, b.sent.Load(), most/1e6)
 	}
 	if most > before+200e6 {
 		t.Errorf("heap and stacks grew from %.0f to %.0f MB", before/1e6, most/1e6)

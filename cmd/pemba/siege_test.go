@@ -2,12 +2,10 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
 	"flag"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -18,7 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -27,7 +24,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	pb "github.com/pembadb/pemba/proto/pemba/v1"
@@ -41,6 +37,9 @@ const asPemba = "PEMBA_TEST_AS_PEMBA"
 func TestMain(m *testing.M) {
 	if os.Getenv(asPemba) != "" {
 		main()
+	}
+	if os.Getenv(asBesieger) != "" {
+		runBesieger(os.Getenv(asBesieger))
 	}
 	os.Exit(m.Run())
 }
@@ -122,172 +121,6 @@ func (c *child) gauge(t *testing.T, name string) float64 {
 	return v
 }
 
-// besieger sends hostile traffic of every kind, each at its own pace, until its
-// context ends; opened counts what the server took and should have refused.
-type besieger struct {
-	t      *testing.T
-	ctx    context.Context
-	child  *child
-	trust  *tls.Config
-	all    sync.WaitGroup
-	sent   atomic.Int64
-	opened atomic.Int64
-}
-
-// every does something at a rate until the siege ends.
-func (b *besieger) every(pause time.Duration, do func()) {
-	b.all.Go(func() {
-		tick := time.NewTicker(pause)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				do()
-				b.sent.Add(1)
-			case <-b.ctx.Done():
-				return
-			}
-		}
-	})
-}
-
-// hold keeps n connections, each with something begun on it and drips of it after.
-func (b *besieger) hold(n int, addr string, secure bool, begin, drip string) {
-	for range n {
-		b.all.Go(func() {
-			time.Sleep(rand.N(time.Second)) // strangers do not keep step
-			for b.ctx.Err() == nil {
-				b.holdOne(addr, secure, begin, drip)
-				b.sent.Add(1)
-				time.Sleep(rand.N(400 * time.Millisecond)) // a client of the same processors
-			}
-		})
-	}
-}
-
-func (b *besieger) holdOne(addr string, secure bool, begin, drip string) {
-	d := &net.Dialer{Timeout: 5 * time.Second}
-	c, err := d.DialContext(b.ctx, "tcp", addr)
-	if err != nil {
-		time.Sleep(10 * time.Millisecond)
-		return
-	}
-	defer context.AfterFunc(b.ctx, func() { c.Close() })()
-	defer c.Close()
-	if secure {
-		config := b.trust.Clone()
-		config.ServerName, config.NextProtos = "127.0.0.1", []string{"http/1.1"}
-		if strings.HasPrefix(begin, "PRI") {
-			config.NextProtos = []string{"h2"}
-		}
-		c = tls.Client(c, config)
-	}
-	_, _ = io.WriteString(c, begin)
-	for b.ctx.Err() == nil {
-		_ = c.SetReadDeadline(time.Now().Add(250*time.Millisecond + rand.N(500*time.Millisecond)))
-		_, err := c.Read(make([]byte, 1024))
-		if late, ok := err.(net.Error); err != nil && (!ok || !late.Timeout()) {
-			return
-		}
-		if _, err := io.WriteString(c, drip); err != nil {
-			return
-		}
-	}
-}
-
-// refusedCall makes a call over gRPC that must not succeed.
-func (b *besieger) refusedCall(conn *grpc.ClientConn, secret string) {
-	_, err := pb.NewStoreServiceClient(conn).ListStores(ctxWith(b.ctx, secret), &pb.ListStoresRequest{})
-	if err == nil {
-		b.opened.Add(1)
-	}
-}
-
-func (b *besieger) refusedRequest(client *http.Client, method, path, secret, body string) {
-	r, err := http.NewRequestWithContext(b.ctx, method, "https://"+b.child.web+path, strings.NewReader(body))
-	if err != nil {
-		b.t.Error(err)
-		return
-	}
-	r.Header.Set("Authorization", "Bearer "+secret)
-	answer, err := client.Do(r)
-	if err != nil {
-		return
-	}
-	_, _ = io.Copy(io.Discard, answer.Body)
-	answer.Body.Close()
-	if answer.StatusCode < 400 {
-		b.opened.Add(1)
-	}
-}
-
-// bytesCodec sends bytes as they are: who makes large messages must not be busier
-// than who receives them.
-type bytesCodec struct{}
-
-func (bytesCodec) Marshal(v any) ([]byte, error) { return v.([]byte), nil }
-func (bytesCodec) Unmarshal([]byte, any) error   { return nil }
-func (bytesCodec) Name() string                  { return "proto" }
-
-func ctxWith(ctx context.Context, secret string) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, with(secret)...)
-}
-
-// attack begins all of it.
-func (b *besieger) attack(good string) {
-	conn, err := grpc.NewClient("passthrough:///"+b.child.addr, grpc.WithTransportCredentials(credentials.NewTLS(b.trust.Clone())))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	context.AfterFunc(b.ctx, func() { conn.Close() })
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: b.trust.Clone()}}
-	context.AfterFunc(b.ctx, client.CloseIdleConnections)
-
-	huge := strings.Repeat("x", 20<<20)
-	bytes := []byte(huge)
-	b.every(5*time.Millisecond, func() { b.refusedCall(conn, "a-guess") })
-	b.every(20*time.Millisecond, func() { b.refusedRequest(client, "GET", "/v1/stores", "a-guess", "") })
-	b.every(20*time.Millisecond, func() { b.refusedRequest(client, "GET", "/scim/v2/Users", "a-guess", "") })
-	b.every(20*time.Millisecond, func() { b.refusedRequest(client, "POST", "/v1/check", good, `{"resource": [[[[`) })
-	b.every(20*time.Millisecond, func() { b.refusedRequest(client, "POST", "/v1/../../metrics", good, `{}`) })
-	b.every(time.Second, func() { b.refusedRequest(client, "POST", "/v1/schema/diff", good, huge) })
-	b.every(time.Second, func() { b.refusedRequest(client, "POST", "/scim/v2/Users", good, huge) })
-	b.every(time.Second, func() {
-		var none []byte
-		if conn.Invoke(ctxWith(b.ctx, good), "/pemba.v1.SchemaService/DiffSchema", bytes, &none, grpc.ForceCodec(bytesCodec{})) == nil {
-			b.opened.Add(1)
-		}
-	})
-	b.every(50*time.Millisecond, func() { // TLS, and then nonsense
-		c, err := tls.Dial("tcp", b.child.addr, b.trust)
-		if err == nil {
-			_, _ = io.WriteString(c, "nonsense\r\n\r\n")
-			c.Close()
-		}
-	})
-	b.every(10*time.Millisecond, func() { // a request by a stranger that never comes whole
-		ctx, cancel := context.WithTimeout(b.ctx, 5*time.Second)
-		s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/grpc.health.v1.Health/Check")
-		if err != nil {
-			cancel()
-			return
-		}
-		b.all.Go(func() {
-			defer cancel()
-			if s.RecvMsg(&healthv1.HealthCheckResponse{}) == nil {
-				b.opened.Add(1)
-			}
-		})
-	})
-	const slow = "POST /v1/check HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
-	b.hold(50, b.child.web, true, slow, "X-A: b\r\n")
-	b.hold(50, b.child.web, true, slow+"Authorization: Bearer "+good+"\r\n\r\n{", " ")
-	b.hold(50, b.child.web, false, "\x16\x03\x01", "")
-	b.hold(50, b.child.addr, false, "", "")
-	b.hold(20, b.child.addr, true, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", "\x00\x00\x08\x06\x00\x00\x00\x00\x00abcdefgh") // pings
-	b.hold(20, b.child.dashboard, false, "GET /met", "r")
-}
-
 // load asks at fixed times and returns how long each call took from when it should
 // have begun.
 func load(t *testing.T, conns []*grpc.ClientConn, secret string, rate int, length time.Duration) []time.Duration {
@@ -354,21 +187,18 @@ func TestHostileTrafficBesideNormalTraffic(t *testing.T) {
 		began := cpuOf(t, c.cmd.Process.Pid)
 		alone = append(alone, p99(load(t, conns, staticSecret, rate, turn)))
 		cpuAlone := cpuOf(t, c.cmd.Process.Pid) - began
-		ctx, end := context.WithCancel(t.Context())
-		b := &besieger{t: t, ctx: ctx, child: c, trust: trust}
-		b.attack(staticSecret)
+		end := c.besieged(t, ca.file)
 		time.Sleep(1500 * time.Millisecond) // until the clients of all that have made their connections
 		began = cpuOf(t, c.cmd.Process.Pid)
 		beside = append(beside, p99(load(t, conns, staticSecret, rate, turn)))
 		cpuBeside := cpuOf(t, c.cmd.Process.Pid) - began
 		most = max(most, heap())
-		end()
-		b.all.Wait()
-		if opened := b.opened.Load(); opened > 0 || b.sent.Load() < 50 {
-			t.Errorf("of %d hostile requests %d were answered", b.sent.Load(), opened)
+		sent, opened := end()
+		if opened > 0 || sent < 50 {
+			t.Errorf("of %d hostile requests %d were answered", sent, opened)
 		}
 		t.Logf("p99 alone %s, beside %s; the server's CPU in %s alone %s, beside %s; %d hostile requests; heap and stacks %.1f MB",
-			alone[len(alone)-1], beside[len(beside)-1], turn, cpuAlone, cpuBeside, b.sent.Load(), most/1e6)
+			alone[len(alone)-1], beside[len(beside)-1], turn, cpuAlone, cpuBeside, sent, most/1e6)
 	}
 	if most > before+200e6 {
 		t.Errorf("heap and stacks grew from %.0f to %.0f MB", before/1e6, most/1e6)

@@ -41,6 +41,7 @@ type part struct {
 	form      form
 	op        operator
 	all       bool // an arrow that asks for all
+	unions    bool // only unions lead from it, at any depth
 	nested    bool // usersets of it are held by others, and only relations lead to it
 	scan      bool // the object has more relations, which may be read with this one
 	container bool // arrows lead to objects of its type
@@ -93,6 +94,7 @@ func newBlueprint(s *schema.Schema) *blueprint {
 		}
 	}
 	p.nest()
+	p.unite()
 	p.meetings, p.having, p.held = nil, nil, nil
 	return p
 }
@@ -120,6 +122,23 @@ func (p *blueprint) nest() {
 			for _, t := range a.targets {
 				t.part.nested = plain[t.part.id]
 			}
+		}
+	}
+}
+
+// unite finds the parts from which only unions lead.
+func (p *blueprint) unite() {
+	var work []*part
+	for _, a := range p.parts[1:] {
+		if a.unions = a.op == anyOf; !a.unions {
+			work = append(work, a.users...)
+		}
+	}
+	for len(work) > 0 {
+		a := work[len(work)-1]
+		if work = work[:len(work)-1]; a.unions {
+			a.unions = false
+			work = append(work, a.users...)
 		}
 	}
 }

@@ -164,16 +164,16 @@ func (b *bulk) ask(ctx context.Context, q *Question) (Answer, error) {
 		}
 		e.over(&e.own, b.now, b.limits)
 		e.about(q)
-	case b.last.Subject != q.Subject || b.last.Context.Len()+q.Context.Len() > 0 || len(e.nodes) > e.limits.nodes()/2:
+	case b.last.Subject != q.Subject || b.last.Context.Len()+q.Context.Len() > 0 || e.size() > e.limits.nodes()/2:
 		e.about(q)
 	}
 	b.last = q
 	if spent := b.spent.Load(); spent >= int64(bulkNodes*b.limits.nodes()) {
 		return Answer{}, fmt.Errorf("%w: the questions before it in this call visited %d nodes; ask fewer in a call", ErrTooManyNodes, spent)
 	}
-	before := len(e.nodes)
+	before := e.size()
 	a, err := e.ask(ctx, e.view.id(q.Resource), r)
-	b.spent.Add(int64(len(e.nodes) - before))
+	b.spent.Add(int64(e.size() - before))
 	return a, err
 }
 

@@ -2,7 +2,6 @@ package graph
 
 import (
 	"context"
-	"fmt"
 	"runtime"
 	"sync"
 
@@ -40,6 +39,9 @@ type engine struct {
 	queue       []int32 // nodes whose reads wait for the round
 	early       bool    // a node became final before all its links since the last round
 	steps       int
+	passes      int  // parts of objects that searches passed
+	doubtful    bool // a search was given up
+	search      search
 	reader      reader
 	origins     origins
 	memberships memberships
@@ -128,6 +130,7 @@ func (e *engine) linksOf(n *node) []link {
 var engines = sync.Pool{New: func() any {
 	e := new(engine)
 	e.newReader()
+	e.newSearch()
 	e.newOrigins()
 	return e
 }}
@@ -171,7 +174,7 @@ func (e *engine) forget() {
 	clear(e.links)
 	e.nodes, e.links, e.waiters = e.nodes[:0], e.links[:0], e.waiters[:0]
 	e.table.reset()
-	e.run, e.steps, e.early = 0, 0, false
+	e.run, e.steps, e.early, e.passes, e.doubtful = 0, 0, false, 0, false
 	clear(e.origins.list)
 	e.origins.list, e.origins.state, e.origins.nests = e.origins.list[:0], unasked, nil
 	e.memberships.forget()
@@ -183,13 +186,14 @@ const maxPooled = 1 << 14
 
 // release gives an engine back. Its answers stay valid.
 func (e *engine) release() {
-	if max(cap(e.nodes), cap(e.links), len(e.table.slots), cap(e.reader.edges), len(e.reader.objects.slots)) > 4*maxPooled {
+	if max(cap(e.nodes), cap(e.links), len(e.table.slots), cap(e.search.todo), cap(e.search.passed), cap(e.reader.edges), len(e.reader.objects.slots)) > 4*maxPooled {
 		return
 	}
 	e.forget()
 	e.reader.forget()
 	clear(e.reader.found)
 	e.reader.ctx, e.reader.failed = nil, nil
+	e.search.ctx, e.search.part = nil, nil
 	e.own.lay(nil, nil)
 	e.view, e.schema, e.plan, e.kind, e.containers, e.context = nil, nil, nil, nil, nil, schema.Context{}
 	engines.Put(e)
@@ -254,15 +258,15 @@ func (e *engine) nodeOf(object datastore.ID, p *part) (int32, error) {
 		return never, nil
 	}
 	k := key{object, p}
-	if slot, ok := e.table.place(k.number()); ok {
+	if slot, ok := e.table.place(k.number()); ok && slot.at != absent {
 		return slot.at, nil
 	}
 	if p.nested && e.outside(object, p) {
 		return never, nil
 	}
 	slot, _ := e.table.place(k.number())
-	if len(e.nodes) >= e.limits.nodes() {
-		return 0, fmt.Errorf("%w: %d nodes; ask a narrower question", ErrTooManyNodes, e.limits.nodes())
+	if err := e.full(); err != nil {
+		return 0, err
 	}
 	i := int32(len(e.nodes))
 	e.nodes = append(e.nodes, node{key: k})
@@ -332,6 +336,11 @@ func (e *engine) step(ctx context.Context, i int32) error {
 		e.pop()
 		return nil
 	case fresh:
+		if e.searches(n) {
+			if done, err := e.find(ctx, i); done || err != nil {
+				return err
+			}
+		}
 		if n.part.reads() {
 			return e.read(ctx, i)
 		}

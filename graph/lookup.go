@@ -172,7 +172,7 @@ func newJudge(v *view, q Question, now int64, l Limits) *judge {
 
 // ready returns an engine with room for more.
 func (j *judge) ready() *engine {
-	if len(j.engine.nodes) > min(crowdedTable, j.limits.nodes()/2) {
+	if j.engine.size() > min(crowdedTable, j.limits.nodes()/2) {
 		j.renew()
 	}
 	return j.engine

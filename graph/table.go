@@ -22,8 +22,8 @@ func (t *table) reset() {
 	t.count = 0
 }
 
-// place returns the slot of a key and whether it is in use. A slot that is not
-// is the caller's to fill, with put, before the next call.
+// place returns the slot of a key and whether it is in use. The slot is the
+// caller's to fill, with put, before the next call.
 func (t *table) place(key uint64) (*slot, bool) {
 	if 4*t.count >= 3*len(t.slots) {
 		t.grow()
@@ -41,8 +41,10 @@ func (t *table) place(key uint64) (*slot, bool) {
 }
 
 func (t *table) put(s *slot, key uint64, at int32) {
+	if s.stamp != t.stamp {
+		t.count++
+	}
 	*s = slot{key, t.stamp, at}
-	t.count++
 }
 
 func (t *table) grow() {

@@ -68,7 +68,7 @@ func (s *state) matchObject(filter tuple.Filter, each func(edge) bool) {
 			return
 		}
 	}
-	s.forward.Ascend(start, func(e edge) bool {
+	s.forward.ascend(start, func(e edge) bool {
 		return e.from == id && (start.relation == 0 || e.relation == start.relation) && each(e)
 	})
 }
@@ -84,7 +84,7 @@ func (s *state) matchSubject(filter tuple.Filter, each func(edge) bool) {
 			return
 		}
 	}
-	s.backward.Ascend(start, func(e edge) bool {
+	s.backward.ascend(start, func(e edge) bool {
 		return e.from == id && (!exact || e.userset == start.userset) && each(e.reversed())
 	})
 }
@@ -131,15 +131,13 @@ func allows(a schema.AllowedSubject, f tuple.Filter) bool {
 		(f.Expires == nil || *f.Expires == a.Expiration)
 }
 
-// ascendFrom calls f for the edges in tree that begin at one of the ids, which
+// ascendFrom calls f for the edges in an order that begin at one of the ids, which
 // ascend, and whose text begins with prefix, until f returns false. Ids without
 // edges are skipped, however many they are.
-func (s *state) ascendFrom(tree interface {
-	Ascend(pivot edge, f func(edge) bool)
-}, ids []datastore.ID, prefix string, f func(edge) bool) {
+func (s *state) ascendFrom(in *edges, ids []datastore.ID, prefix string, f func(edge) bool) {
 	for next := 0; next < len(ids); {
 		jump := false
-		tree.Ascend(edge{from: ids[next]}, func(e edge) bool {
+		in.ascend(edge{from: ids[next]}, func(e edge) bool {
 			if e.from != ids[next] {
 				step, _ := slices.BinarySearch(ids[next:], e.from)
 				if next += step; next == len(ids) {

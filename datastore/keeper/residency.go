@@ -77,7 +77,7 @@ func (k *Keeper) admit(s *store, st *state) bool {
 	for _, n := range k.resident.sizes {
 		total += n
 	}
-	fits := s.id == datastore.System || st.forward.Len() <= k.maxRelationships()
+	fits := s.id == datastore.System || st.forward.len() <= k.maxRelationships()
 	for fits && total > k.memory() {
 		var victim *store
 		for other := range k.resident.sizes {

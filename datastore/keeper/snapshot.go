@@ -99,7 +99,7 @@ func (r *resident) read(q *datastore.Query, i int, f func(q int, e datastore.Edg
 	case q.Object == 0:
 		r.readBackward(q, i, f)
 	case q.Subject != 0 && q.Relation != 0 && !q.AnySubjectRelation:
-		if e, ok := r.forward.Get(edge{from: q.Object, relation: q.Relation, userset: q.SubjectRelation, to: q.Subject}); ok {
+		if e, ok := r.forward.get(edge{from: q.Object, relation: q.Relation, userset: q.SubjectRelation, to: q.Subject}); ok {
 			f(i, r.edge(e))
 		}
 	default:
@@ -107,7 +107,7 @@ func (r *resident) read(q *datastore.Query, i int, f func(q int, e datastore.Edg
 		if q.UsersetsOnly && q.Relation != 0 && q.Subject == 0 {
 			start.userset = 1
 		}
-		r.forward.Ascend(start, func(e edge) bool {
+		each(r.forward, start, func(e edge) bool {
 			if e.from != q.Object || q.Relation != 0 && e.relation != q.Relation {
 				return false
 			}
@@ -125,7 +125,7 @@ func (r *resident) readBackward(q *datastore.Query, i int, f func(q int, e datas
 	if !q.AnySubjectRelation {
 		start.userset, start.relation = q.SubjectRelation, q.Relation
 	}
-	r.backward.Ascend(start, func(e edge) bool {
+	each(r.backward, start, func(e edge) bool {
 		if e.from != q.Subject || !q.AnySubjectRelation && e.userset != q.SubjectRelation {
 			return false
 		}
@@ -134,6 +134,21 @@ func (r *resident) readBackward(q *datastore.Query, i int, f func(q int, e datas
 		}
 		return f(i, r.edge(e.reversed()))
 	})
+}
+
+// each calls f for the edges from one on, those of its object at least, until f
+// returns false.
+func each(in *edges, start edge, f func(edge) bool) {
+	list, whole := in.of(start)
+	if !whole {
+		in.ascend(start, f)
+		return
+	}
+	for i := range list {
+		if !f(list[i]) {
+			return
+		}
+	}
 }
 
 func (r *resident) edge(e edge) datastore.Edge {

@@ -14,8 +14,8 @@ import (
 	"github.com/pembadb/pemba/tuple"
 )
 
-// edge is a relationship in sixteen bytes. In the forward tree from is the
-// object and to the subject; in the backward tree the reverse. The trait is no
+// edge is a relationship in sixteen bytes. In the forward order from is the
+// object and to the subject; in the backward order the reverse. The trait is no
 // part of its identity.
 type edge struct {
 	from     datastore.ID
@@ -81,8 +81,8 @@ type state struct {
 	text     *datastore.SchemaText
 	names    *schema.Names
 	dict     *dictionary
-	forward  *btree.BTreeG[edge]
-	backward *btree.BTreeG[edge]
+	forward  *edges
+	backward *edges
 	expiring *btree.BTreeG[expiring]
 	registry *registry // of the store system only
 	withheld *datastore.Withheld
@@ -98,13 +98,12 @@ type state struct {
 }
 
 func newState(store datastore.StoreID, head datastore.Head) *state {
-	options := btree.Options{NoLocks: true}
 	s := &state{
 		store: store, head: head, names: schema.NewNames(), dict: newDictionary(), withheld: datastore.NewWithheld(),
 		nesting: new(datastore.Memo), containers: new(datastore.Memo),
-		forward:  btree.NewBTreeGOptions(forwardLess, options),
-		backward: btree.NewBTreeGOptions(backwardLess, options),
-		expiring: btree.NewBTreeGOptions(expiringLess, options),
+		forward:  newEdges(false),
+		backward: newEdges(true),
+		expiring: btree.NewBTreeGOptions(expiringLess, btree.Options{NoLocks: true}),
 	}
 	if store == datastore.System {
 		s.registry = newRegistry()
@@ -116,7 +115,7 @@ func newState(store datastore.StoreID, head datastore.Head) *state {
 // state must not be made concurrently.
 func (s *state) copy() *state {
 	c := *s
-	c.forward, c.backward, c.expiring = s.forward.Copy(), s.backward.Copy(), s.expiring.Copy()
+	c.forward, c.backward, c.expiring = s.forward.copy(), s.backward.copy(), s.expiring.Copy()
 	c.names, c.resident = s.names, nil
 	c.withheld = s.withheld.Copy()
 	if s.far != nil {
@@ -172,7 +171,7 @@ func (s *state) find(k tuple.Key) (tuple.Relationship, bool) {
 	}
 	e, ok := s.edgeOf(k)
 	if ok {
-		e, ok = s.forward.Get(e)
+		e, ok = s.forward.get(e)
 	}
 	if !ok {
 		return tuple.Relationship{}, false
@@ -213,11 +212,11 @@ func (s *state) put(r *tuple.Relationship) error {
 	if err != nil {
 		return err
 	}
-	if old, ok := s.forward.Set(e); ok {
+	if old, ok := s.forward.set(e); ok {
 		s.forget(old)
 	}
 	s.outdate(e)
-	s.backward.Set(e.reversed())
+	s.backward.set(e.reversed())
 	if !r.Expiration.IsZero() {
 		s.expiring.Set(expiring{r.Expiration.UnixMicro(), e})
 	}
@@ -233,8 +232,8 @@ func (s *state) remove(k tuple.Key) {
 	if !ok {
 		return
 	}
-	if old, ok := s.forward.Delete(e); ok {
-		s.backward.Delete(old.reversed())
+	if old, ok := s.forward.remove(e); ok {
+		s.backward.remove(old.reversed())
 		s.forget(old)
 		s.outdate(old)
 	}
@@ -327,20 +326,21 @@ func (s *state) follow(entries []datastore.Entry) error {
 	return nil
 }
 
-// What an edge takes in both of its trees, and in the order of ends.
+// What an edge takes in both of its orders, with what changed and the places of
+// objects, and in the order of ends.
 const (
-	edgeBytes = 2 * 28 // three quarters full
+	edgeBytes = 2 * 18
 	endBytes  = 40
 )
 
 // size is about how many bytes a state takes in memory, its dictionary included.
 func (s *state) size() int64 {
-	return int64(s.forward.Len())*edgeBytes + int64(s.expiring.Len())*endBytes + s.dict.weight()
+	return int64(s.forward.len())*edgeBytes + int64(s.expiring.Len())*endBytes + s.dict.weight()
 }
 
 // crowded reports whether most of the dictionary is of things long gone.
 func (s *state) crowded() bool {
-	return s.dict.size() > 10_000+4*s.forward.Len()
+	return s.dict.size() > 10_000+4*s.forward.len()
 }
 
 // compacted returns s with a dictionary of its own that holds what lives.
@@ -348,7 +348,7 @@ func (s *state) compacted() (*state, error) {
 	n := newState(s.store, s.head)
 	n.schema, n.text, n.names, n.registry, n.withheld = s.schema, s.text, s.names, s.registry, s.withheld
 	var rows []tuple.Relationship
-	s.forward.Scan(func(e edge) bool {
+	s.forward.scan(func(e edge) bool {
 		rows = append(rows, s.relationship(e))
 		return true
 	})
@@ -357,29 +357,26 @@ func (s *state) compacted() (*state, error) {
 
 // load fills an empty state with relationships in any order.
 func (s *state) load(rows func(yield func(tuple.Relationship) bool)) error {
-	var edges []edge
+	var list []edge
 	var ends []expiring
 	for r := range rows {
 		e, err := s.intern(&r)
 		if err != nil {
 			return err
 		}
-		edges = append(edges, e)
+		list = append(list, e)
 		if !r.Expiration.IsZero() {
 			ends = append(ends, expiring{r.Expiration.UnixMicro(), e})
 		}
 	}
-	slices.SortFunc(edges, func(a, b edge) int { return order(forwardLess, a, b) })
-	for _, e := range edges {
-		s.forward.Load(e)
+	s.forward.sort(list)
+	s.forward.fill(list)
+	back := make([]edge, len(list))
+	for i := range list {
+		back[i] = list[i].reversed()
 	}
-	for i := range edges {
-		edges[i] = edges[i].reversed()
-	}
-	slices.SortFunc(edges, func(a, b edge) int { return order(backwardLess, a, b) })
-	for _, e := range edges {
-		s.backward.Load(e)
-	}
+	s.backward.sort(back)
+	s.backward.fill(back)
 	slices.SortFunc(ends, func(a, b expiring) int { return order(expiringLess, a, b) })
 	for _, e := range ends {
 		s.expiring.Load(e)

@@ -370,13 +370,12 @@ func (s *state) load(rows func(yield func(tuple.Relationship) bool)) error {
 		}
 	}
 	s.forward.sort(list)
-	s.forward.fill(list)
-	back := make([]edge, len(list))
+	s.forward.fill(slices.Clone(list)) // without the room to grow that list has
 	for i := range list {
-		back[i] = list[i].reversed()
+		list[i] = list[i].reversed()
 	}
-	s.backward.sort(back)
-	s.backward.fill(back)
+	s.backward.sort(list)
+	s.backward.fill(slices.Clone(list))
 	slices.SortFunc(ends, func(a, b expiring) int { return order(expiringLess, a, b) })
 	for _, e := range ends {
 		s.expiring.Load(e)

@@ -32,6 +32,9 @@ func (c *caller) run(ctx context.Context, start, end time.Time, next *atomic.Int
 	for ctx.Err() == nil {
 		begin := time.Now()
 		if c.Rate > 0 {
+			if begin.After(end.Add(c.Timeout)) {
+				return // the servers are so late that this would go on for ever
+			}
 			begin = start.Add(time.Duration(float64(next.Add(1)-1) / c.Rate * float64(time.Second)))
 			if wait := time.Until(begin); wait > 0 && begin.Before(end) {
 				select {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -59,12 +60,21 @@ type Load struct {
 	// between slices of the load, as the floor for what such a call takes; nil:
 	// not measured. It needs a load without Rate.
 	Floor *grpc.ClientConn
-	// Timeout ends a call; zero is 30 s.
+	// Timeout ends a call; zero is 30 s. Calls that a rate asks for and that could not
+	// even begin so long after the load's end are not made, and reported.
 	Timeout time.Duration
+	// Minutely, if not nil, is told each minute how the load is doing.
+	Minutely func(Progress)
 	// Patience is how long after the load watchers may take to see everything; zero
 	// is 10 s.
 	Patience time.Duration
 	Seed     uint64
+}
+
+// Progress is how a load is doing, for so much of the time that it takes.
+type Progress struct {
+	Took, Of             time.Duration
+	Calls, Failed, Wrong int64
 }
 
 const (
@@ -127,6 +137,7 @@ type drive struct {
 	mix       []Operation // drawn from
 	callers   []*caller
 	guests    int // strangers of this run begin here
+	unbegun   int64
 	ledger    *ledger
 }
 
@@ -238,6 +249,8 @@ func (d *drive) measure(ctx context.Context, report *Report) error {
 	}
 	servers, client := newMeter(pids), newMeter([]int{os.Getpid()})
 	total, floor := newRecorder(), newRecorder()
+	d.unbegun = 0 // in the warm-up
+	minute := time.Now()
 	var loaded, floored time.Duration
 	for range n {
 		if client.start() != nil {
@@ -249,6 +262,10 @@ func (d *drive) measure(ctx context.Context, report *Report) error {
 		loaded += d.slice(ctx, each, func(took time.Duration, r *recorder) {
 			report.second(loaded+took, r)
 			r.empty(total)
+			if d.Minutely != nil && time.Since(minute) >= time.Minute {
+				minute = time.Now()
+				d.Minutely(Progress{Took: loaded + took, Of: d.Duration, Calls: total.calls(), Failed: total.failures(), Wrong: total.wrongs})
+			}
 		})
 		if err := errors.Join(servers.stop(), client.stop()); err != nil {
 			return err
@@ -258,6 +275,7 @@ func (d *drive) measure(ctx context.Context, report *Report) error {
 		}
 	}
 	report.fill(total, loaded, servers, client)
+	report.Unbegun = d.unbegun
 	if d.Floor != nil {
 		report.beside(floor, floored)
 	}
@@ -290,7 +308,15 @@ func (d *drive) slice(ctx context.Context, length time.Duration, tick func(took 
 			tick(time.Since(start), r)
 		}
 	}
+	if d.Rate > 0 {
+		d.unbegun += max(0, d.due(length)-next.Load())
+	}
 	return time.Since(start)
+}
+
+// due is how many calls a rate asks for in a time: those that begin before its end.
+func (d *drive) due(length time.Duration) int64 {
+	return int64(math.Ceil(d.Rate * length.Seconds()))
 }
 
 func (d *drive) collect(into *recorder) {

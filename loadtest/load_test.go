@@ -227,6 +227,28 @@ func TestARateIsKept(t *testing.T) {
 }
 
 // TestTheHighestRateIsFound below what the callers can do.
+// Servers that answer hardly at all do not make a load go on for ever.
+func TestARateThatIsMissedEnds(t *testing.T) {
+	slow := grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		time.Sleep(10 * time.Millisecond)
+		return invoke(ctx, method, req, reply, cc, opts...)
+	})
+	l := aLoad(t, "pemba", loadtest.Flat, slow)
+	l.Mix, l.Watchers = map[loadtest.Operation]int{loadtest.CheckOperation: 1}, 0
+	l.Rate, l.Callers, l.Duration, l.Timeout = 100_000, 1, 100*time.Millisecond, time.Second
+	r, err := l.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if made := r.Calls[0].Count; r.Unbegun == 0 || made+r.Unbegun != 10_000 {
+		t.Errorf("%d calls made, %d not begun, of 10000", made, r.Unbegun)
+	}
+	var text strings.Builder
+	if err := r.Print(&text); err != nil || !r.Failed() || !strings.Contains(text.String(), "calls not begun: ") {
+		t.Errorf("failed %t, and it says %s (%v)", r.Failed(), &text, err)
+	}
+}
+
 func TestTheHighestRateIsFound(t *testing.T) {
 	slow := grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 		if strings.HasSuffix(method, "/Check") {

@@ -117,6 +117,16 @@ func (r *recorder) count(op Operation) int64 {
 	return 0
 }
 
+// calls is how many calls went well.
+func (r *recorder) calls() (n int64) {
+	for op, h := range r.times {
+		if op != FirstOperation {
+			n += h.TotalCount()
+		}
+	}
+	return n
+}
+
 func (r *recorder) failures() int64 {
 	var n int64
 	for _, k := range r.errors {

@@ -12,32 +12,35 @@ import (
 // Report is what a load saw. Its JSON is the form for machines: times are in
 // nanoseconds, memory in bytes.
 type Report struct {
-	Started   time.Time         `json:"started"`
-	World     Shape             `json:"world"`
-	Size      int               `json:"size"` // relationships
-	Seed      uint64            `json:"seed"`
-	API       string            `json:"api"`
-	Nodes     []string          `json:"nodes"`
-	Level     Level             `json:"consistency"`
-	Mix       map[Operation]int `json:"mix"`
-	Callers   int               `json:"callers"`
-	Rate      float64           `json:"rate,omitempty"`
-	BulkSize  int               `json:"bulk_size"`
-	Took      time.Duration     `json:"took_ns"`
-	Fill      *Filled           `json:"fill,omitempty"`
-	Calls     []Calls           `json:"calls"`
-	Results   int64             `json:"lookup_results"`
-	Wrong     int64             `json:"wrong_answers"`
-	Wrongs    []string          `json:"wrong_answers_quoted,omitempty"`
-	Errors    map[string]int64  `json:"errors,omitempty"` // by gRPC code
-	Seconds   []Second          `json:"seconds"`
-	Servers   []Process         `json:"servers,omitempty"`
-	Client    *Process          `json:"client,omitempty"`
-	Floor     *Floor            `json:"floor,omitempty"`
-	Freshness []Freshness       `json:"freshness,omitempty"`
-	Watch     *WatchResult      `json:"watch,omitempty"`
-	Wide      *Wide             `json:"wide_lookup,omitempty"`
-	Goal      *Goal             `json:"goal,omitempty"`
+	Started  time.Time         `json:"started"`
+	World    Shape             `json:"world"`
+	Size     int               `json:"size"` // relationships
+	Seed     uint64            `json:"seed"`
+	API      string            `json:"api"`
+	Nodes    []string          `json:"nodes"`
+	Level    Level             `json:"consistency"`
+	Mix      map[Operation]int `json:"mix"`
+	Callers  int               `json:"callers"`
+	Rate     float64           `json:"rate,omitempty"`
+	BulkSize int               `json:"bulk_size"`
+	Took     time.Duration     `json:"took_ns"`
+	Fill     *Filled           `json:"fill,omitempty"`
+	Calls    []Calls           `json:"calls"`
+	Results  int64             `json:"lookup_results"`
+	Wrong    int64             `json:"wrong_answers"`
+	Wrongs   []string          `json:"wrong_answers_quoted,omitempty"`
+	Errors   map[string]int64  `json:"errors,omitempty"` // by gRPC code
+	// Unbegun are calls that the rate asked for and that were not made, because the
+	// servers were too late with those before.
+	Unbegun   int64        `json:"calls_not_begun,omitempty"`
+	Seconds   []Second     `json:"seconds"`
+	Servers   []Process    `json:"servers,omitempty"`
+	Client    *Process     `json:"client,omitempty"`
+	Floor     *Floor       `json:"floor,omitempty"`
+	Freshness []Freshness  `json:"freshness,omitempty"`
+	Watch     *WatchResult `json:"watch,omitempty"`
+	Wide      *Wide        `json:"wide_lookup,omitempty"`
+	Goal      *Goal        `json:"goal,omitempty"`
 }
 
 // Calls is what all calls of an operation took.
@@ -167,9 +170,9 @@ func (r *Report) Time(op Operation) Latency {
 }
 
 // Failed reports whether anything was not as it should be: a wrong answer, a call
-// that failed, a change that a watcher missed or saw twice.
+// that failed or could not begin, a change that a watcher missed or saw twice.
 func (r *Report) Failed() bool {
-	return r.Wrong > 0 || len(r.Errors) > 0 || r.Watch != nil && (r.Watch.Missed > 0 || r.Watch.Doubled > 0 || len(r.Watch.Errors) > 0)
+	return r.Wrong > 0 || len(r.Errors) > 0 || r.Unbegun > 0 || r.Watch != nil && (r.Watch.Missed > 0 || r.Watch.Doubled > 0 || len(r.Watch.Errors) > 0)
 }
 
 func (r *Report) beside(seen *recorder, took time.Duration) {
@@ -233,6 +236,9 @@ func (r *Report) remarks() []string {
 	}
 	if len(codes) == 0 {
 		say("failed calls: 0")
+	}
+	if r.Unbegun > 0 {
+		say("calls not begun: %d; the servers did not keep the rate", r.Unbegun)
 	}
 	if bulk := r.PerSecond(BulkOperation); bulk > 0 {
 		say("bulk checks: %.0f answers/s", bulk*float64(r.BulkSize))

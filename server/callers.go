@@ -28,6 +28,8 @@ type caller struct {
 	rights *rights
 	needs  powers // what the method called takes
 	proof  proof
+	// store is what the call works in, once that was found.
+	store datastore.StoreID
 	// cleared is the store in which the request is one that the caller's types allow.
 	cleared datastore.StoreID
 	// judged tells that every message of the request is judged as it comes.
@@ -44,10 +46,7 @@ type proof struct {
 }
 
 // used is what a stream is about, so that it ends when its caller may no longer.
-type used struct {
-	store datastore.StoreID
-	types []string
-}
+type used struct{ types []string }
 
 func (u *used) add(types []string) {
 	const most = 100 // of an import nobody waits for an end
@@ -138,13 +137,13 @@ func (s *Server) stillValid(ctx context.Context) error {
 	if err := s.prove(ctx, &now); err != nil {
 		return err
 	}
-	if now.needs == known || c.used == nil || c.used.store == 0 {
+	if now.needs == known || c.used == nil || c.store == 0 {
 		return nil
 	}
-	if now.rights.on(c.used.store)&now.needs != 0 {
+	if now.rights.on(c.store)&now.needs != 0 {
 		return nil
 	}
-	if c.cleared == 0 && !c.judged || !now.rights.forTypes(c.used.store, c.used.types, now.needs) {
+	if c.cleared == 0 && !c.judged || !now.rights.forTypes(c.store, c.used.types, now.needs) {
 		return tooWeak(&now, "this any longer", now.needs)
 	}
 	return nil

@@ -21,9 +21,11 @@ import (
 	"testing"
 	"time"
 
+	authzedv1 "github.com/authzed/authzed-go/proto/authzed/api/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -32,6 +34,7 @@ import (
 	"github.com/pembadb/pemba/datastore"
 	"github.com/pembadb/pemba/datastore/keeper"
 	"github.com/pembadb/pemba/datastore/memory"
+	"github.com/pembadb/pemba/dispatch"
 	pembav1 "github.com/pembadb/pemba/proto/pemba/v1"
 	"github.com/pembadb/pemba/server"
 )
@@ -132,6 +135,53 @@ func TestGrantsAddUpAndGoWithWhatTheyAreOn(t *testing.T) {
 	expect(t, "a write by a new token of the name", write("default", "document", "viewer"), codes.PermissionDenied, "ROLE_TOO_WEAK")
 	if got := listGrants(t, grants, &pembav1.ListGrantsRequest{}); !slices.Equal(got, []string{want[0], want[3]}) {
 		t.Errorf("what is left: %q", got)
+	}
+}
+
+// A caller who may only check is told no relationships by the ways in which a check
+// says how it came about.
+func TestCheckersAreNotToldRelationships(t *testing.T) {
+	n := launch(t, memory.New(), keeper.Options{Cache: dispatch.New(dispatch.Options{}), ResidentMaxRelationships: 1}, server.Config{Token: "root"})
+	root := bearer(t, "root")
+	if _, err := n.schemas.ApplySchema(root, &pembav1.ApplySchemaRequest{Text: schemaText}); err != nil {
+		t.Fatal(err)
+	}
+	usersets := []*pembav1.Relationship{relationship("document", "d", "viewer", "group", "hush"), relationship("group", "hush", "member", "group", "inner")}
+	for _, r := range usersets {
+		r.Subject.Relation = "member"
+	}
+	if _, err := n.relationships.WriteRelationships(root, &pembav1.WriteRelationshipsRequest{Operations: []*pembav1.WriteOperation{
+		{Operation: &pembav1.WriteOperation_Touch{Touch: usersets[0]}}, {Operation: &pembav1.WriteOperation_Touch{Touch: usersets[1]}},
+		{Operation: &pembav1.WriteOperation_Touch{Touch: relationship("group", "inner", "member", "user", "u")}},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	stock := authzedv1.NewPermissionsServiceClient(n.conn)
+	one := &authzedv1.CheckPermissionRequest{Consistency: afully(), Resource: aobject("document:d"), Permission: "view", Subject: asubject("user:u"), WithTracing: true}
+	many := &authzedv1.CheckBulkPermissionsRequest{Consistency: afully(), WithTracing: true, Items: []*authzedv1.CheckBulkPermissionsRequestItem{{Resource: one.Resource, Permission: "view", Subject: one.Subject}}}
+	for name, tt := range map[string]struct {
+		role  pembav1.Role
+		types []string
+		told  bool
+	}{
+		"reader":   {role: pembav1.Role_ROLE_READER, told: true},
+		"checker":  {role: pembav1.Role_ROLE_CHECKER},
+		"narrowed": {role: pembav1.Role_ROLE_READER, types: []string{"document"}},
+	} {
+		as := bearer(t, n.token(t, &pembav1.CreateTokenRequest{Name: name, Role: tt.role, Types: tt.types}))
+		var trailer metadata.MD
+		got, err := n.permissions.Check(metadata.AppendToOutgoingContext(as, "pemba-debug", "true"), check("u"), grpc.Trailer(&trailer))
+		if err != nil || got.Answer != pembav1.Answer_ANSWER_HAS_PERMISSION {
+			t.Fatalf("%s: %v, %v", name, got, err)
+		}
+		if text := fmt.Sprint(map[string][]string(trailer)); strings.Contains(text, "hush") != tt.told || !strings.Contains(text, "database=") {
+			t.Errorf("%s is told %s", name, text)
+		}
+		_, err = stock.CheckPermission(as, one)
+		_, manyErr := stock.CheckBulkPermissions(as, many)
+		if want := map[bool]codes.Code{true: codes.OK, false: codes.PermissionDenied}[tt.told]; status.Code(err) != want || status.Code(manyErr) != want {
+			t.Errorf("%s traces: %v, %v; want %v", name, err, manyErr, want)
+		}
 	}
 }
 

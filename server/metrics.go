@@ -169,7 +169,11 @@ func (c *call) debug(ctx context.Context) {
 		text = fmt.Sprintf("remembered=%d shared=%d peers=%d database=%d trips=%d", s.Remembered, s.Shared, s.Peers, s.Database, s.Trips)
 	}
 	md := metadata.Pairs(debugKey, text)
-	queries, more := c.account.Traced()
+	var queries []dispatch.Traced
+	more := 0
+	if c.caller.may(c.caller.store, mayRead) { // they name relationships
+		queries, more = c.account.Traced()
+	}
 	size := 0
 	for i, q := range queries {
 		line := strings.Trim(strconv.QuoteToASCII(q.String()), `"`)

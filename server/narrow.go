@@ -183,6 +183,18 @@ func (a *about) conditions(list []*authzedv1.Precondition) {
 	}
 }
 
+// explains reports whether a check is to show what leads to its answer, which takes
+// what [pembav1.PermissionServiceClient.Explain] takes.
+func explains(message any) bool {
+	switch r := message.(type) {
+	case *authzedv1.CheckPermissionRequest:
+		return r.WithTracing
+	case *authzedv1.CheckBulkPermissionsRequest:
+		return r.WithTracing
+	}
+	return false
+}
+
 // narrow refuses a message of a caller whose roles are narrowed to types, unless
 // it is about those types alone; what it allows, it notes for store.
 func (s *Server) narrow(ctx context.Context, method string, message any) error {

@@ -107,6 +107,14 @@ type person struct {
 	groups string // as joinGroups writes them
 }
 
+// bringing is a person with what they bring along: a token's own role. A token that
+// is revoked and made anew under its name brings another.
+type bringing struct {
+	person
+	role  string
+	store datastore.StoreID
+}
+
 // joinGroups writes groups so that the same ones are the same text.
 func joinGroups(groups []string) string {
 	groups = slices.Clone(groups)
@@ -126,7 +134,7 @@ func splitGroups(text string) []string {
 type grants struct {
 	hash  datastore.Hash // of the revision
 	until time.Time      // when the next of its grants ends; zero: none does
-	found *lru.Cache[person, *rights]
+	found *lru.Cache[bringing, *rights]
 }
 
 // rememberedCallers bounds for how many callers a node remembers what they may.
@@ -146,12 +154,16 @@ func (s *Server) rightsOf(ctx context.Context, p person, own *datastore.Grant) (
 	if err != nil {
 		return nil, err
 	}
-	if r, ok := g.found.Get(p); ok {
+	key := bringing{person: p}
+	if own != nil {
+		key.role, key.store = own.Role, own.StoreID
+	}
+	if r, ok := g.found.Get(key); ok {
 		return r, nil
 	}
 	r, err := askRights(ctx, system, p, own, now)
 	if err == nil {
-		g.found.Add(p, r)
+		g.found.Add(key, r)
 	}
 	return r, err
 }
@@ -185,7 +197,7 @@ func (s *Server) grantsAt(ctx context.Context, system datastore.Snapshot, now ti
 	if g := s.grants.Load(); g != nil && g.hash == hash && (g.until.IsZero() || now.Before(g.until)) {
 		return g, nil
 	}
-	found, err := lru.New[person, *rights](rememberedCallers)
+	found, err := lru.New[bringing, *rights](rememberedCallers)
 	if err != nil {
 		return nil, err
 	}

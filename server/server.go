@@ -231,6 +231,9 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 			return nil, err
 		}
 	}
+	if explains(req) {
+		c.needs = mayRead
+	}
 	call := newCall(ctx, c, s.limits.CallTime)
 	defer call.end()
 	if err := s.narrow(call, info.FullMethod, req); err != nil {
@@ -319,8 +322,8 @@ func (s *Server) granted(ctx context.Context, st datastore.Store, name string, u
 	if c == nil {
 		c = &caller{} // who may nothing
 	}
-	if c.used != nil && !unknown {
-		c.used.store = st.ID
+	if !unknown {
+		c.store = st.ID
 	}
 	if c.rights == nil {
 		c.rights = &rights{}

@@ -55,7 +55,8 @@ of its own on --datastore; databases are migrated.
 
 With --callers alone each caller waits for its answer before it calls again.
 With --rate calls begin at fixed times, however long the ones before take, and a
-call that had to wait counts from the time it should have begun. With --goal the
+call that had to wait counts from the time it should have begun; those that
+could not begin 30 s after the end are not made, and told. With --goal the
 highest rate is sought at which 99 of 100 calls take no longer than that.
 
 Between slices of a load without --rate as many callers call the health RPC of a
@@ -215,6 +216,9 @@ func (a *app) runTrial(ctx context.Context, t *trial) (*loadtest.Report, error) 
 	}
 	defer b.close()
 	t.load.Nodes, t.load.Floor = b.nodes, b.floor
+	t.load.Minutely = func(p loadtest.Progress) {
+		fmt.Fprintf(a.err, "%s of %s: %d calls, %d failed, %d wrong answers\n", p.Took.Round(time.Second), p.Of, p.Calls, p.Failed, p.Wrong)
+	}
 	filled, err := a.fill(ctx, &t.load)
 	if err != nil {
 		return nil, err
